@@ -1,0 +1,9 @@
+"""What a store of video features is: one Zarr v3 group a dataset.
+
+`schema` names the nine arrays, `clips` turns frames into clips, `store` creates, opens, grows
+and commits a store, `blocks` writes features into it, `catalog` is its table of videos, `fused`
+the arrays made of other arrays' chunks, `lock` keeps two writers apart.
+
+Knows zarr, xarray and numpy; never torch, decoders or Dask. A reader needs none of it:
+`xarray.open_zarr("features/ped2.zarr")` opens a store without this package.
+"""

@@ -1,0 +1,167 @@
+"""Clips to blocks, and features into them: the worker's side of a store.
+
+A block is a run of clips that is one row of chunks. Clips of one block may come in several
+pieces (a video added later shares the last block of those before), so a chunk that is there is
+read, completed and written anew, under a lock of its own: a worker that outlives its killed
+command and a worker of the next one never lose each other's clips.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featurestore import arrays, fused, provenance
+from featurestore.disk import reading, writing
+from featurestore.errors import ProvenanceMismatch, StoreNotFound, UsageError
+from featurestore.location import beside, local_path
+from featurestore.schema import CROPS, FAILED, FEATURES, MISSING
+
+if TYPE_CHECKING:
+    import zarr
+
+# Locks by fcntl are between processes; inside one, this. Writing a block takes milliseconds.
+_one_at_a_time = threading.Lock()
+
+# Metadata files read so far, by folder, with the state of the file they were read from: one
+# `stat` a call instead of opening arrays, and growth or replacement is noticed at once.
+_opened: dict[Path, tuple[tuple[int, int, int], Any]] = {}
+
+
+def runs(clips: npt.ArrayLike, block: int) -> list[range]:
+    """Cuts clips into runs of consecutive clips that lie in one block each.
+
+    `clips` is a bool array (clips,) or increasing clip numbers.
+    """
+    numbers = np.asarray(clips)
+    if numbers.dtype == bool:
+        numbers = np.flatnonzero(numbers)
+    if not numbers.size:
+        return []
+    cuts = np.flatnonzero((np.diff(numbers) != 1) | (np.diff(numbers // block) != 0)) + 1
+    return [range(int(run[0]), int(run[-1]) + 1) for run in np.split(numbers, cuts)]
+
+
+def missing(
+    status: npt.NDArray[np.uint8], live: npt.NDArray[np.bool_], *, retry_failed: bool = False
+) -> npt.NDArray[np.bool_]:
+    """Which clips are to be computed, bool (clips,): not done, of a video not superseded.
+
+    `status` is that of one backbone, `live` is Store.live(). Failed clips only if asked for.
+    """
+    wanted = np.isin(status, (MISSING, FAILED) if retry_failed else (MISSING,))
+    return np.logical_and(wanted, live)
+
+
+def write_clips(
+    url: str | os.PathLike[str],
+    name: str,
+    start: int,
+    values: npt.NDArray[np.float32],
+    *,
+    fingerprint: str | None = None,
+) -> None:
+    """Writes features of consecutive clips of one block; any process may call it.
+
+    `values` is float32 (n, 10, C), for clips `start` to `start + n - 1` of the backbone `name`.
+    A reader sees each chunk as before or with these clips. Mark the clips done afterwards
+    (Store.mark): before that they count as missing. With the `fingerprint` the task was planned
+    with (Store.fingerprint), features of an array replaced since are refused.
+
+    Raises UsageError for a fused array (write its parts), a wrong shape, clips of several blocks
+    or that the store does not have; ProvenanceMismatch; StoreNotFound; StoreUnwritable;
+    StoreUnreadable when a chunk that must be completed is damaged.
+    """
+    root = local_path(url).resolve()
+    if name in FEATURES and FEATURES[name].parts:
+        raise UsageError(
+            f"{name} is made of {' and '.join(FEATURES[name].parts)}; write those instead"
+        )
+    stop = start + len(values)
+    with _one_at_a_time:
+        array = _array(root, name)
+        if stop > array.shape[0]:
+            # A network disk may show this machine the file as it was some seconds ago.
+            _opened.pop(root / name, None)
+            array = _array(root, name)
+        block = array.chunks[0]
+        if values.ndim != 3 or values.shape[1:] != array.shape[1:] or not len(values):
+            raise UsageError(
+                f"{name}: expected features of shape (clips, {len(CROPS)}, {array.shape[2]}), "
+                f"got {values.shape}"
+            )
+        if start < 0 or stop > array.shape[0] or start // block != (stop - 1) // block:
+            raise UsageError(
+                f"{name}: clips {start} to {stop - 1} are not in one block of {block} clips of a "
+                f"store of {array.shape[0]} clips"
+            )
+        if fingerprint is not None:
+            _check_fingerprint(root, name, array, fingerprint)
+        with _block_locked(root, start // block):
+            arrays.write(array, root / name, slice(start, stop), values)
+            fused.publish(root, _mode(root), name, start // block)
+
+
+def blank_clips(url: str | os.PathLike[str], name: str, clips: npt.ArrayLike) -> None:
+    """Makes these clips of a backbone (increasing numbers) read NaN, where something was written.
+
+    Raises as write_clips.
+    """
+    root = local_path(url).resolve()
+    array = _array(root, name)
+    block = array.chunks[0]
+    for run in runs(clips, block):
+        if (root / name / "c" / str(run.start // block)).exists():
+            blank = np.full((len(run), *array.shape[1:]), np.nan, np.float32)
+            write_clips(url, name, run.start, blank)
+
+
+def _check_fingerprint(root: Path, name: str, array: zarr.Array[Any], planned: str) -> None:
+    if provenance.fingerprint(provenance.of(array.attrs.asdict())) != planned:
+        raise ProvenanceMismatch(
+            f"{root}: the {name} features were replaced by another command since this task was "
+            "planned. Run the command again."
+        )
+
+
+def _array(root: Path, name: str) -> zarr.Array[Any]:
+    array: zarr.Array[Any] = _cached(root / name, lambda: arrays.open_array(root, name))
+    return array
+
+
+def _mode(root: Path) -> fused.Mode:
+    mode: fused.Mode = _cached(root, lambda: arrays.document(root)["attributes"]["fused"])
+    return mode
+
+
+def _cached(folder: Path, load: Any) -> Any:
+    try:
+        state = arrays.signature(folder)
+        kept = _opened.get(folder)
+        if kept is None or kept[0] != state:
+            with reading(folder):
+                kept = _opened[folder] = state, load()
+    except FileNotFoundError:
+        raise StoreNotFound(f"{folder}: there is no such array or store") from None
+    return kept[1]
+
+
+@contextmanager
+def _block_locked(root: Path, block: int) -> Iterator[None]:
+    path = beside(root, ".blocks.lock")
+    with writing(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        with writing(path):
+            fcntl.lockf(descriptor, fcntl.LOCK_EX, 1, block)
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,146 @@
+"""The root of a store: what its attributes say, and its consolidated metadata, the commit."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from featurestore import arrays, disk, schema
+from featurestore.clips import CLIP_FRAMES
+from featurestore.disk import reading, writing
+from featurestore.errors import NotAStore, StoreNotFound, StoreUnreadable, UsageError
+from featurestore.fused import can_link
+from featurestore.location import beside
+
+_VERSION: Final = "featurestore_layout"
+_ANOTHER: Final = "Give another --store, or move this away."
+
+Members = Mapping[str, Mapping[str, Any]]
+
+
+def make(
+    root: Path, *, dataset: str, block: int, fused_as: Literal["auto", "link", "copy", "none"]
+) -> None:
+    """Makes an empty store at `root`, in one step: it is built beside and then renamed."""
+    if not dataset or block < 1 or fused_as not in ("auto", "link", "copy", "none"):
+        raise UsageError(
+            f"A store has a dataset's name, blocks of 1 clip or more and fused arrays that are "
+            f"link, copy, none or auto; got {dataset!r}, {block}, {fused_as!r}"
+        )
+    root = root.resolve()
+    _check_free(root)
+    new = beside(root, ".new")
+    with writing(root):
+        disk.remove(new)  # of a run that was killed here
+        new.mkdir(parents=True)
+        if fused_as == "auto":
+            fused_as = "link" if can_link(new) else "copy"
+        _fill(new, _attributes(root.name, dataset, block, fused_as))
+        new.rename(root)
+
+
+def read(root: Path) -> dict[str, Any]:
+    """The root's metadata of a store. Raises StoreNotFound, NotAStore, StoreUnreadable."""
+    with reading(root):
+        if not root.exists() or (root.is_dir() and not disk.names(root)):
+            raise StoreNotFound(
+                f"{root}: there is no store. Make one with `fs-submit extract`, or give another "
+                "--store."
+            )
+        if not root.is_dir() or not (root / arrays.METADATA).exists():
+            raise NotAStore(f"{root}: is something else than a store of features. {_ANOTHER}")
+        try:
+            document = arrays.document(root)
+        except ValueError as error:
+            raise StoreUnreadable(f"{root / arrays.METADATA}: is damaged: {error}.") from error
+    attributes = document.get("attributes") or {}
+    version = attributes.get(_VERSION)
+    if not isinstance(version, int):
+        raise NotAStore(f"{root}: is a Zarr made by something else. {_ANOTHER}")
+    if version > schema.LAYOUT_VERSION:
+        raise NotAStore(
+            f"{root}: was made by a newer version of this software (layout {version}; this one "
+            f"knows up to {schema.LAYOUT_VERSION}). Update it, or give another --store."
+        )
+    if not document.get("consolidated_metadata"):
+        # Without it nobody can tell what was committed. zarr drops it when someone edits the
+        # attributes of the group.
+        raise StoreUnreadable(
+            f"{root}: another program has removed the consolidated metadata. Put it back with: "
+            f"python -c 'import zarr; zarr.consolidate_metadata({str(root)!r})'"
+        )
+    return document
+
+
+def members(document: Mapping[str, Any]) -> Members:
+    """The committed arrays and groups, by path inside the store, from the root's metadata."""
+    found: Members = document["consolidated_metadata"]["metadata"]
+    return found
+
+
+def commit(root: Path) -> None:
+    """Replaces the root's metadata, in one step, by one that shows all arrays as they are."""
+    import zarr
+    from zarr.errors import ZarrUserWarning
+
+    with writing(root), warnings.catch_warnings():
+        # Consolidated metadata is not in the specification of Zarr 3 yet. Readers rely on it all
+        # the same: without it xarray warns, and asks for each array's metadata one by one.
+        warnings.simplefilter("ignore", ZarrUserWarning)
+        zarr.consolidate_metadata(root)
+
+
+def _check_free(root: Path) -> None:
+    try:
+        read(root)
+    except StoreNotFound:
+        return
+    except StoreUnreadable as error:
+        raise NotAStore(f"{error} It is in the way of a new store. {_ANOTHER}") from error
+    raise UsageError(f"{root}: there is a store already")
+
+
+def _fill(root: Path, attributes: Mapping[str, Any]) -> None:
+    import zarr
+
+    zarr.create_group(root, attributes=dict(attributes))
+    crop = arrays.make_column(
+        root, "crop", "crop", "string", len(schema.CROPS), schema.CROP_ATTRIBUTES
+    )
+    names = np.array(schema.CROPS, dtype=np.dtypes.StringDType())
+    arrays.write(crop, root / "crop", slice(None), names)
+    for name, column in (*schema.CLIP_TABLE.items(), *schema.VIDEO_TABLE.items()):
+        arrays.make_column(root, name, column.dim, column.dtype, 0, column.attributes)
+    commit(root)
+
+
+def _attributes(name: str, dataset: str, block: int, fused_as: str) -> dict[str, Any]:
+    return {
+        "title": f"Video features of {dataset}",
+        "description": (
+            "Features of video clips from pretrained networks: each array of features has a "
+            "vector for each clip and each of ten crops. NaN: missing. Each clip's video is "
+            "clip_video, a row of the table of videos, which are the arrays over video; leave "
+            "out clips of videos whose state is superseded."
+        ),
+        "clips": (
+            f"{CLIP_FRAMES} consecutive frames, stride {CLIP_FRAMES}; ceil(T/{CLIP_FRAMES}) clips "
+            f"a video of T frames; the last begins at max(T-{CLIP_FRAMES}, 0) and ends with the "
+            f"video; of a video shorter than {CLIP_FRAMES} frames the last frame is repeated."
+        ),
+        "open_with": (
+            f"xarray.open_zarr({name!r}, chunks=None), or for Dask "
+            "chunks={'clip': 8192, 'crop': -1}"
+        ),
+        "dataset": dataset,
+        "block": block,
+        "clip_frames": CLIP_FRAMES,
+        "fused": fused_as,
+        _VERSION: schema.LAYOUT_VERSION,
+        # xarray makes these coordinates, so that ds["r3d"] has them too.
+        "coordinates": " ".join(schema.CLIP_TABLE),
+    }

@@ -1,0 +1,45 @@
+"""Where a store lies: a local folder, as a path or a file:// URL.
+
+Object stores (s3://, gs://, ...) are not supported yet; this module is where they will be.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from featurestore.errors import UsageError
+
+_SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*(://|::)")
+
+
+def local_path(url: str | os.PathLike[str]) -> Path:
+    """The local folder that a store's URL names. Raises UsageError for any other kind of URL."""
+    text = os.fspath(url)
+    if not text:
+        raise UsageError("The store's place is empty; give a folder, for example ./features")
+    if not _SCHEME.match(text):
+        return Path(text)
+    parts = urlsplit(text)
+    if parts.scheme.lower() != "file":
+        raise UsageError(
+            f"{text}: object stores are not supported yet by this version; "
+            "give a local folder (or a file:// URL) as the store."
+        )
+    if parts.netloc not in ("", "localhost") or not parts.path:
+        raise UsageError(f"{text}: a file:// URL has three slashes: file:///folder/name.zarr")
+    return Path(unquote(parts.path))
+
+
+def beside(url: str | os.PathLike[str], suffix: str) -> Path:
+    """A file beside the store: `features/ped2.zarr` and ".lock" give `features/ped2.zarr.lock`.
+
+    Files that zarr does not know would make readers warn if they lay inside. A store reached
+    through a symbolic link has the same one as the store itself.
+    """
+    store = local_path(url).resolve()
+    if not store.name:
+        raise UsageError(f"{os.fspath(url)}: the root of the disk cannot be a store")
+    return store.with_name(store.name + suffix)

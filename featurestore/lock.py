@@ -1,0 +1,92 @@
+"""One writer a store: a lock that dies with the process that holds it.
+
+`flock` on a file beside the store. The file may stay behind; it locks nothing by itself, it only
+says who holds the lock while someone does.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shlex
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from featurestore.disk import writing
+from featurestore.errors import StoreLocked
+from featurestore.location import beside
+
+_held: set[int] = set()
+
+
+def _drop_in_child() -> None:
+    # A forked child shares the lock and would hold it on after its parent's death. Closing the
+    # child's descriptor leaves the parent's lock alone.
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_drop_in_child)
+
+
+@contextmanager
+def locked(url: str | os.PathLike[str]) -> Iterator[None]:
+    """Holds the store's lock for the length of the `with` block; the store need not exist yet.
+
+    Raises StoreLocked, naming the holder, when another process (or this one) already holds it,
+    StoreUnwritable when the lock's file cannot be made.
+    """
+    path = beside(url, ".lock")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    _held.add(descriptor)
+    try:
+        with writing(path):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StoreLocked(_who(url, path)) from None
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, _holder(), 0)
+        try:
+            yield
+        finally:
+            if descriptor in _held:
+                os.ftruncate(descriptor, 0)
+    finally:
+        if descriptor in _held:  # else this is a forked child, in which it means another file
+            _held.remove(descriptor)
+            os.close(descriptor)
+
+
+def _holder() -> bytes:
+    holder = {
+        "pid": os.getpid(),
+        "host": socket.gethostname(),
+        "since": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+    }
+    return json.dumps(holder).encode()
+
+
+def _who(url: str | os.PathLike[str], path: Path) -> str:
+    try:
+        holder = json.loads(path.read_text())
+        who = (
+            f"process {holder['pid']} on {holder['host']}, since {holder['since']}: "
+            f"{holder['command']}"
+        )
+    except (OSError, ValueError, KeyError):
+        # It has the lock and is about to write its name, or has just taken it out.
+        who = "a process that has not said yet who it is"
+    return (
+        f"{os.fspath(url)}: another command is writing to this store ({who}). "
+        "Wait until it ends, or end it; then run this again."
+    )

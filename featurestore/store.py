@@ -1,0 +1,337 @@
+"""Create, open, grow and commit a store.
+
+A store shows its readers the state of the last `commit`, whatever a writer is doing: a commit
+replaces one small file, the root's metadata, in one step. One process at a time writes (see
+`lock`); the features themselves come from workers (see `blocks`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from featurestore import arrays, catalog, disk, fused, layout, provenance, schema
+from featurestore.blocks import blank_clips
+from featurestore.catalog import NewVideo, Video
+from featurestore.errors import UsageError
+from featurestore.location import local_path
+from featurestore.repair import repair
+from featurestore.schema import BACKBONES, FEATURES, FUSED, parts_of, status_of
+
+Url = str | os.PathLike[str]
+
+
+def create(
+    url: Url,
+    *,
+    dataset: str,
+    block: int,
+    fused: Literal["auto", "link", "copy", "none"] = "auto",
+) -> Store:
+    """Makes a store without videos and opens it for writing; the caller holds the lock.
+
+    `block` is the number of clips a block (schema.block_clips). Fused arrays are links to their
+    parts' chunks, copies of them, or left out; "auto" is links where the disk can make them, else
+    copies. Killed at any moment, it leaves a whole store or none.
+
+    Raises NotAStore or UsageError when something lies there already, StoreUnwritable.
+    """
+    layout.make(local_path(url), dataset=dataset, block=block, fused_as=fused)
+    return open_store(url, "a")
+
+
+def open_store(url: Url, mode: Literal["r", "a"] = "r") -> Store:
+    """Opens a store: "r" shows the last commit, "a" also writes (the caller holds the lock).
+
+    Opening for writing first brings the store back to its last commit, if a killed writer left
+    something unfinished.
+
+    Raises StoreNotFound, NotAStore (made by something else, or by a newer version),
+    StoreUnreadable, StoreUnwritable.
+    """
+    root = local_path(url).resolve()
+    document = layout.read(root)
+    if mode == "a":
+        repair(root, document["attributes"]["fused"], layout.members(document))
+    store = Store(os.fspath(url), root, document, writable=mode == "a")
+    if mode == "a":
+        store._mark_superseded()
+    return store
+
+
+class Store:
+    """An open store. Made by `create` and `open_store`."""
+
+    def __init__(
+        self, url: str, root: Path, document: Mapping[str, Any], *, writable: bool
+    ) -> None:
+        attributes = document["attributes"]
+        self.url = url
+        self.dataset: str = attributes["dataset"]
+        self.block: int = attributes["block"]
+        self.fused: fused.Mode = attributes["fused"]
+        self._root = root
+        self._writable = writable
+        self._failed = False
+        self._arrays = arrays.open_all(root, writable=writable)
+
+    def __repr__(self) -> str:
+        held = ", ".join((*self.backbones, *self.fused_arrays)) or "no features"
+        return (
+            f"<Store {self.url}: {self.dataset}, {self._length('video')} videos, "
+            f"{self.clips} clips, {held}>"
+        )
+
+    # What is there
+
+    @property
+    def clips(self) -> int:
+        """Number of clips, superseded ones included."""
+        return self._length("clip_video")
+
+    @property
+    def backbones(self) -> tuple[str, ...]:
+        """Backbones whose features the store has: those of schema.BACKBONES, then others."""
+        found = {name for name in self._arrays if status_of(name) in self._arrays}
+        return (*(name for name in BACKBONES if name in found), *sorted(found - set(BACKBONES)))
+
+    @property
+    def fused_arrays(self) -> tuple[str, ...]:
+        """Fused arrays that the store has, in the order of schema.FUSED."""
+        return tuple(name for name in FUSED if name in self._arrays)
+
+    def videos(self) -> list[Video]:
+        """The table of videos. A video that a later row of its name replaced is superseded."""
+        return catalog.videos_of({column: self._read(column) for column in schema.VIDEO_TABLE})
+
+    def clip_table(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+        """Row of its video, int32 (clips,), and first frame, int64 (clips,), of each clip."""
+        return self._read("clip_video"), self._read("clip_start")
+
+    def live(self) -> npt.NDArray[np.bool_]:
+        """Which clips are of videos not superseded, bool (clips,)."""
+        live = np.array([video.state != "superseded" for video in self.videos()], dtype=bool)
+        of_clips: npt.NDArray[np.bool_] = live[self._read("clip_video")]
+        return of_clips
+
+    def status(self, backbone: str) -> npt.NDArray[np.uint8]:
+        """schema.MISSING, DONE or FAILED of each clip, uint8 (clips,)."""
+        return self._read(status_of(self._backbone(backbone)))
+
+    def provenance(self, name: str) -> dict[str, Any]:
+        """How the features of a backbone were made."""
+        return provenance.of(self._arrays[self._backbone(name)].attrs.asdict())
+
+    def fingerprint(self, name: str) -> str:
+        """Stands for that provenance; a task carries it (see blocks.write_clips)."""
+        return provenance.fingerprint(self.provenance(name))
+
+    def check_provenance(self, name: str, attributes: Mapping[str, Any]) -> None:
+        """Raises ProvenanceMismatch unless these features were made in this way."""
+        provenance.check(self.url, name, self.provenance(name), attributes)
+
+    def stored_bytes(self, name: str) -> int:
+        """Bytes on disk of an array of the store; links count nothing. Reads the folder's list."""
+        return disk.stored_bytes(self._root / self._known(name))
+
+    # Changes that readers see at the next commit
+
+    def add_features(self, name: str, channels: int, attributes: Mapping[str, Any]) -> None:
+        """Adds a backbone: its features, all NaN, and its status, all missing.
+
+        `attributes` is its provenance: plain JSON. Raises UsageError for a name or width that is
+        not the schema's, or a backbone that is there.
+        """
+        known = FEATURES.get(name)
+        if not schema.is_features_name(name) or (known and known.parts):
+            raise UsageError(
+                f"{name!r} is no backbone; give one of {BACKBONES} or, for example, timm_resnet50"
+            )
+        if channels < 1 or (known and known.channels != channels):
+            raise UsageError(f"{name} cannot have {channels} channels")
+        self._not_there(name)
+        described = provenance.attributes_of(name, channels, attributes)
+        with self._changing():
+            self._arrays[name] = arrays.make_features(
+                self._root, name, channels, self.clips, self.block, described
+            )
+            status = status_of(name)
+            self._arrays[status] = arrays.make_column(
+                self._root,
+                status,
+                "clip",
+                "uint8",
+                self.clips,
+                {"long_name": f"status of the {name} features", **schema.STATUS_ATTRIBUTES},
+            )
+
+    def add_fused(self, name: str) -> None:
+        """Adds a fused array, which shows what its parts hold now and later.
+
+        Raises UsageError when a part is not there, or the store is one without fused arrays.
+        """
+        if name not in FUSED:
+            raise UsageError(f"{name!r} is no fused array; these are: {FUSED}")
+        if self.fused == "none":
+            raise UsageError(
+                f"{self.url}: was made without fused arrays; give another --store to have {name}"
+            )
+        for part in parts_of(name):
+            self._backbone(part)
+        self._not_there(name)
+        channels = FEATURES[name].channels
+        described = provenance.attributes_of(name, channels, {})
+        with self._changing():
+            self._arrays[name] = arrays.make_features(
+                self._root, name, channels, self.clips, self.block, described
+            )
+            fused.settle(self._root, self.fused, name)
+
+    def replace_features(self, name: str, attributes: Mapping[str, Any]) -> None:
+        """Forgets all features of a backbone, to compute them anew in another way.
+
+        The features are gone at once, for readers too (NaN, status missing); the new provenance
+        shows at the commit.
+        """
+        array = self._arrays[self._backbone(name)]
+        described = provenance.attributes_of(name, array.shape[2], attributes)
+        with self._changing():
+            self._write(status_of(name), slice(None), schema.MISSING)
+            fused.withdraw(self._root, name)
+            arrays.clear(self._root, name)
+            arrays.describe(self._root, name, described)
+            self._arrays[name] = arrays.open_array(self._root, name)
+
+    def append(self, videos: Sequence[NewVideo]) -> range:
+        """Adds videos and their clips, all missing; returns their rows.
+
+        A video of a name that is there supersedes the older one, at the commit. Raises UsageError
+        when two of the new ones have one name.
+        """
+        first, clips = self._length("video"), self.clips
+        rows = catalog.columns(videos, clips)
+        new_clips = catalog.clip_columns(videos, first)
+        end = clips + len(new_clips["clip_video"])
+        with self._changing():
+            for name in (*self.backbones, *self.fused_arrays):
+                self._grow(name, end)
+            for name in self.backbones:
+                # Written, not left to the fill value: a run that was killed before its commit may
+                # have left something beyond the end.
+                self._extend(status_of(name), np.zeros(end - clips, np.uint8))
+            for column, values in (*new_clips.items(), *rows.items()):
+                self._extend(column, values)
+        return range(first, first + len(videos))
+
+    def commit(self) -> None:
+        """Shows readers all changes made so far, in one step.
+
+        Raises UsageError after a change that failed half-way: open the store again for writing,
+        which undoes it.
+        """
+        with self._changing():
+            layout.commit(self._root)
+        self._mark_superseded()
+
+    # Changes that readers see at once
+
+    def update_videos(self, changes: Mapping[int, Mapping[str, object]]) -> None:
+        """Changes columns of rows in place: row -> column -> value, see catalog.CHANGEABLE."""
+        self._check_writable()
+        catalog.check_changes(self._length("video"), changes)
+        # The state last: whoever reads that a video failed finds the reason there.
+        for column in sorted(catalog.CHANGEABLE, key="state".__eq__):
+            rows = sorted(row for row, change in changes.items() if column in change)
+            if rows:
+                values = catalog.array_of(column, [changes[row][column] for row in rows])
+                self._write(column, np.array(rows), values)
+
+    def mark(
+        self, backbone: str, clips: slice | range | npt.NDArray[np.integer[Any]], value: int
+    ) -> None:
+        """Sets the status of clips (a slice, a range, or their numbers) to one value.
+
+        Features of clips that failed read NaN from then on, whatever was written before: a
+        damage found late makes them worthless.
+        """
+        self._check_writable()
+        status = status_of(self._backbone(backbone))
+        if value not in (schema.MISSING, schema.DONE, schema.FAILED):
+            raise UsageError(f"{value} is no status of a clip")
+        if isinstance(clips, slice):
+            clips = range(self.clips)[clips]
+        numbers = np.unique(np.asarray(clips, dtype=np.int64))
+        if numbers.size and not 0 <= numbers[0] <= numbers[-1] < self.clips:
+            raise UsageError(f"The store has no clips {numbers[0]} to {numbers[-1]}")
+        if numbers.size:
+            self._write(status, numbers, np.uint8(value))
+            if value == schema.FAILED:
+                blank_clips(self._root, backbone, numbers)
+
+    # Below: private
+
+    def _mark_superseded(self) -> None:
+        stored = self._read("state")
+        changes = {
+            video.index: {"state": "superseded"}
+            for video in self.videos()
+            if video.state != stored[video.index]
+        }
+        if changes:
+            self.update_videos(changes)
+
+    def _known(self, name: str) -> str:
+        if name not in self._arrays:
+            raise UsageError(f"{self.url}: has no array {name!r}")
+        return name
+
+    def _backbone(self, name: str) -> str:
+        if name in FUSED:
+            raise UsageError(f"{name} is made of {' and '.join(parts_of(name))}; ask for those")
+        if status_of(name) not in self._arrays:
+            raise UsageError(f"{self.url}: has no features of {name!r}")
+        return name
+
+    def _not_there(self, name: str) -> None:
+        if name in self._arrays:
+            raise UsageError(f"{self.url}: has an array {name!r} already")
+
+    def _length(self, name: str) -> int:
+        return int(self._arrays[name].shape[0])
+
+    def _read(self, name: str) -> npt.NDArray[Any]:
+        return arrays.read(self._arrays[name], self._root / name)
+
+    def _write(self, name: str, selection: Any, values: Any) -> None:
+        arrays.write(self._arrays[name], self._root / name, selection, values)
+
+    def _grow(self, name: str, length: int) -> None:
+        arrays.grow(self._arrays[name], self._root / name, length)
+
+    def _extend(self, name: str, values: npt.NDArray[Any]) -> None:
+        if len(values):
+            length = self._length(name)
+            self._grow(name, length + len(values))
+            self._write(name, slice(length, None), values)
+
+    def _check_writable(self) -> None:
+        if not self._writable:
+            raise UsageError(f"{self.url}: is open for reading only")
+        if self._failed:
+            raise UsageError(f"{self.url}: an earlier change failed; open the store again")
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """A change in several steps: if one fails, nothing more may be committed."""
+        self._check_writable()
+        try:
+            yield
+        except BaseException:
+            self._failed = True
+            raise

@@ -1,0 +1,41 @@
+"""What all tests share: where the real data is, a cache of their own, and modest threads."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+# Before numpy, torch or OpenVINO are imported: they read these once. Two threads is what CI has.
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, str(min(2, os.cpu_count() or 1)))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real data: `FS_SHARED_DATA`, or `../shared/data` by the checkout; else a skip."""
+    named = os.environ.get("FS_SHARED_DATA")
+    folder = Path(named) if named else CHECKOUT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"no real data: {folder} is not a folder (set FS_SHARED_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache (`FS_CACHE`: weights, converted networks) that is never the user's own.
+
+    `FS_TEST_CACHE` names one to keep between runs: converting swin takes half a minute.
+    """
+    kept = os.environ.get("FS_TEST_CACHE")
+    folder = Path(kept).resolve() if kept else tmp_path_factory.mktemp("cache")
+    folder.mkdir(parents=True, exist_ok=True)
+    before = os.environ.get("FS_CACHE")
+    os.environ["FS_CACHE"] = str(folder)  # child processes inherit it: workers use the same cache
+    yield folder
+    if before is None:
+        del os.environ["FS_CACHE"]
+    else:
+        os.environ["FS_CACHE"] = before
