@@ -1,0 +1,130 @@
+"""``fs-submit``: parses, calls, prints. What a command needs is imported when it runs."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from featurestore.errors import FeatureStoreError
+
+__all__ = ["main"]
+
+
+def option(name: str, **settings: Any) -> Any:
+    """An option with its environment variable: ``--store`` is also FS_STORE."""
+    variable = "FS_" + name.strip("-").replace("-", "_").upper()
+    return click.option(name, envvar=variable, show_envvar=True, show_default=True, **settings)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="video-anomaly-feature-store")
+def cli() -> None:
+    """Features of surveillance videos, clip by clip, in one Zarr store that anyone can open."""
+
+
+@cli.command()
+@option("--dataset", required=True, help="ped2, or folder: any folder of videos.")
+@option("--root", type=click.Path(path_type=Path), help="Where it lies.  [./data/DATASET]")
+@option("--store", default="features", help="Folder (or URL) that holds NAME.zarr.")
+@option("--name", help="Name of the store.  [the dataset's, or the folder's own name]")
+@option("--videos", multiple=True, help="Only these: a name or a glob; may be repeated.")
+@option("--backbones", default="all", help="Some of the nine, by comma; all; or timm:MODEL.")
+@option("--weights", default="official", help="official, random, a folder of files, or a file.")
+@option(
+    "--engine",
+    default="auto",
+    type=click.Choice(["auto", "openvino", "torch"]),
+    help="What runs the networks; auto: openvino on CPUs, torch on GPUs.",
+)
+@option(
+    "--precision",
+    default="auto",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    help="Arithmetic of the networks; auto: float32 on CPUs, float16 on GPUs.",
+)
+@option(
+    "--device",
+    default="auto",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    help="auto: cuda if there is one.",
+)
+@option(
+    "--decoder",
+    default="pyav",
+    type=click.Choice(["pyav", "decord"]),
+    help="decord reads fewer kinds of files exactly, and refuses the others.",
+)
+@option("--cluster", default="local", help="local, or a Dask scheduler: tcp://host:port.")
+@option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Local worker processes.  [one a GPU, or one for every 4 cores]",
+)
+@option(
+    "--fused",
+    default="auto",
+    type=click.Choice(["auto", "link", "copy", "none"]),
+    help="How a new store keeps fused arrays; auto: links where the disk has them.",
+)
+@option("--strict", is_flag=True, help="A damaged video fails, instead of ending at the damage.")
+@option("--replace", is_flag=True, help="Compute again what was made with other settings.")
+@option("--retry-failed", is_flag=True, help="Try again what failed before.")
+@option("--dry-run", is_flag=True, help="Say what there is to do and how long it takes; stop.")
+def extract(
+    root: Path | None, backbones: str, videos: tuple[str, ...], dataset: str, **rest: Any
+) -> None:
+    """Compute the features of every clip of a dataset that the store lacks.
+
+    Safe to stop and to run again: what is finished is never computed twice. Exit code: 0 all well,
+    1 stopped by an error, 3 finished but some videos failed or are damaged, 130 interrupted.
+    """
+    from jobs.extract import Options, run
+
+    options = Options(
+        dataset=dataset,
+        root=root or Path("data") / dataset,
+        backbones=tuple(b for b in backbones.replace(",", " ").split() if b),
+        videos=tuple(v for given in videos for v in given.split(",") if v),
+        **rest,
+    )
+    sys.exit(run(options, say=click.echo))
+
+
+@cli.command()
+@option("--store", default="features", help="Folder (or URL) of stores, or one store.")
+@option("--dataset", help="Only the store of this name.")
+@click.option("--json", "as_json", is_flag=True, help="For machines.")
+def status(store: str, dataset: str | None, as_json: bool) -> None:
+    """What each store holds: clips done, missing and failed, why, and what made them."""
+    from jobs.status import collect, text
+
+    found = collect(store, dataset)
+    click.echo(json.dumps(found, indent=2) if as_json else text(found))
+
+
+def main() -> None:
+    """Entry point. Errors meant for the user are one line on stderr and exit code 1."""
+    # A batch system's SIGTERM ends a run as Ctrl-C does: finished clips stay marked.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("\nstopped; run the same command again to go on where it ended", err=True)
+        sys.exit(130)
+    except FeatureStoreError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

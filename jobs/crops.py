@@ -1,0 +1,68 @@
+"""Frames -> resized frames -> ten crops, in the arithmetic of the networks' published presets.
+
+Everything stays uint8: the presets round to whole pixel values after resizing, and normalising
+happens inside the engines. Works on any device.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from jobs.backbones._torchvision import torchvision
+from jobs.specs import Geometry, Preprocessing
+
+__all__ = ["Geometry", "geometry", "resize", "ten_crops"]
+
+
+def geometry(preprocessing: Preprocessing) -> Geometry:
+    """How ``preprocessing`` resizes frames; hashable: networks with the same one share the work."""
+    return preprocessing.geometry
+
+
+def resize(frames: Tensor, geometry: Geometry) -> Tensor:
+    """``frames``, (T, H, W, 3) uint8, resized: (T, 3, h, w) uint8.
+
+    torchvision's own function on tensors, so it is the presets' arithmetic: interpolated in
+    float32, then rounded. (On PIL images torchvision gives other values.)
+
+    Raises:
+        ValueError: not frames of that shape and dtype.
+    """
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != torch.uint8:
+        raise ValueError(
+            f"expected frames (T, H, W, 3) uint8, got {tuple(frames.shape)} {frames.dtype}"
+        )
+    resized: Tensor = torchvision.transforms.functional.resize(
+        frames.permute(0, 3, 1, 2),
+        list(geometry.resize),
+        interpolation=torchvision.transforms.InterpolationMode(geometry.interpolation),
+        antialias=geometry.antialias,
+    )
+    return resized
+
+
+def ten_crops(resized: Tensor, size: int) -> Tensor:
+    """``resized``, (T, 3, h, w) uint8, cut to (10, 3, T, size, size), contiguous.
+
+    In the order of ``featurestore.schema.CROPS``, which is torchvision's ``TenCrop``: top left, top
+    right, bottom left, bottom right, centre; then the same five positions of the mirrored frame.
+
+    Raises:
+        ValueError: the frames are smaller than a crop.
+    """
+    height, width = resized.shape[-2:]
+    if min(height, width) < size:
+        raise ValueError(f"expected frames of at least {size}x{size}, got {height}x{width}")
+    bottom, right = height - size, width - size
+    # Python's round, half to even, as torchvision has it: 171 -> 112 starts at 30, not at 29
+    middle = round(bottom / 2), round(right / 2)
+    corners = ((0, 0), (0, right), (bottom, 0), (bottom, right), middle)
+    clip = resized.transpose(0, 1)
+    return torch.stack(
+        [
+            frames[:, :, top : top + size, left : left + size]
+            for frames in (clip, clip.flip(-1))
+            for top, left in corners
+        ]
+    )

@@ -1,0 +1,130 @@
+"""What runs a network: torch (reference, CUDA) and OpenVINO (CPUs), behind one contract."""
+
+from __future__ import annotations
+
+import importlib.util
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from featurestore.errors import UsageError
+from jobs.engines.contract import Choice, Network
+from jobs.specs import BackboneSpec
+
+if TYPE_CHECKING:
+    from jobs.backbones import Weights
+
+__all__ = ["Choice", "Network", "choose", "open_network", "prepare", "versions"]
+
+DEVICES = ("cpu", "cuda")
+PRECISIONS = {"openvino": ("float32", "bfloat16"), "torch": ("float32", "bfloat16", "float16")}
+
+
+def choose(engine: str = "auto", precision: str = "auto", device: str = "auto") -> Choice:
+    """What to run on, with every ``auto`` decided by what this machine has.
+
+    ``auto``: the device is CUDA where there is one; the engine is OpenVINO on CPUs and torch on
+    CUDA; the precision is float32 on CPUs and float16 (by autocast) on CUDA.
+
+    Raises:
+        UsageError: no such thing, not on this machine, or not together.
+    """
+    _known("--device", device, DEVICES)
+    _known("--engine", engine, tuple(PRECISIONS))
+    _known("--precision", precision, PRECISIONS["torch"])
+    note = ""
+    if device == "auto":
+        # OpenVINO means the CPU, and finding out about CUDA costs the import of torch
+        device = "cuda" if engine != "openvino" and _has_cuda() else "cpu"
+    elif device == "cuda" and not _has_cuda():
+        raise UsageError("--device cuda: torch finds no CUDA device here; use --device cpu")
+    if engine == "auto":
+        if device == "cpu" and importlib.util.find_spec("openvino") is None:
+            note = "OpenVINO is not installed here, so torch runs: 1.3 to 3 times slower"
+        engine = "openvino" if device == "cpu" and not note else "torch"
+    if engine == "openvino" and device == "cuda":
+        raise UsageError("--engine openvino runs on CPUs; with --device cuda use --engine torch")
+    if precision == "auto":
+        precision = "float32" if device == "cpu" else "float16"
+    if precision not in PRECISIONS[engine] or (precision, device) == ("float16", "cpu"):
+        raise UsageError(
+            f"--precision {precision} does not go with {engine} on {device}; use float32 or "
+            "bfloat16"
+        )
+    if engine == "openvino":
+        if importlib.util.find_spec("openvino") is None:
+            raise UsageError("--engine openvino: it is not installed; pip install openvino")
+        if precision == "bfloat16":
+            from jobs.engines.openvino_engine import has_bfloat16
+
+            if not has_bfloat16():  # it would compute in float32 and nobody would know
+                raise UsageError(
+                    "--precision bfloat16: this processor has no bfloat16; use --precision float32"
+                )
+    return Choice(engine, precision, device, note)
+
+
+def prepare(
+    spec: BackboneSpec, weights: Weights, choice: Choice, *, cache: Path | None = None
+) -> None:
+    """Do once what the engine needs before it can open a network: OpenVINO converts and keeps it.
+
+    Nothing to do the second time. Several processes may call it at once.
+
+    Raises:
+        WeightsError: the weights cannot be loaded.
+        FeatureStoreError: the converted network cannot be kept.
+    """
+    if choice.engine == "openvino":
+        from jobs.engines.openvino_conversion import convert
+
+        convert(spec, weights, cache)
+
+
+def open_network(
+    spec: BackboneSpec,
+    weights: Weights,
+    choice: Choice,
+    *,
+    threads: int | None = None,
+    cache: Path | None = None,
+) -> Network:
+    """A network ready to run.
+
+    Args:
+        threads: to compute with; None: the engine's own default. torch sets them for the process.
+
+    Raises:
+        WeightsError: the weights cannot be loaded.
+        FeatureStoreError: the engine cannot run the network.
+    """
+    made_by = versions(spec, choice)
+    if choice.engine == "openvino":
+        from jobs.engines.openvino_engine import OpenvinoNetwork
+
+        return OpenvinoNetwork(
+            spec, weights, choice, threads=threads, cache=cache, versions=made_by
+        )
+    from jobs.engines.torch_engine import TorchNetwork
+
+    return TorchNetwork(spec, weights, choice, threads=threads, versions=made_by)
+
+
+def versions(spec: BackboneSpec, choice: Choice) -> dict[str, str]:
+    """Versions of the packages that have a part in the numbers, by name; imports none of them."""
+    from_timm, from_pytorchvideo = spec.image, spec.name == "i3d"
+    names = ["torch", "torchvision"]
+    names += ["timm"] if from_timm else ["pytorchvideo"] if from_pytorchvideo else []
+    names += ["openvino"] if choice.engine == "openvino" else []
+    return {name: version(name) for name in names}
+
+
+def _known(option: str, value: str, values: tuple[str, ...]) -> None:
+    if value != "auto" and value not in values:
+        raise UsageError(f"{option} {value}: unknown; there are auto, {', '.join(values)}")
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()

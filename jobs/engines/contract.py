@@ -1,0 +1,68 @@
+"""What every engine offers: networks that turn crops into features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from jobs.specs import BackboneSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+__all__ = ["Choice", "Network", "check_crops"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which engine runs a network, in which arithmetic, where.
+
+    Attributes:
+        engine: ``openvino`` or ``torch``.
+        precision: ``float32``, ``bfloat16`` or ``float16``.
+        device: ``cpu`` or ``cuda``.
+        note: why it is not what one would expect; "" when it is.
+    """
+
+    engine: str
+    precision: str
+    device: str
+    note: str = field(default="", compare=False)
+
+
+class Network(Protocol):
+    """A network on a device, ready to run. Not to be shared by threads.
+
+    Attributes:
+        versions: of the packages that have a part in the numbers, by name.
+    """
+
+    spec: BackboneSpec
+    engine: str
+    precision: str
+    device: str
+    versions: dict[str, str]
+
+    def features(self, crops: Tensor) -> np.ndarray:
+        """``crops``, (N, 3, 16, h, w) uint8, any N -> (N, channels) float32.
+
+        Normalising happens inside. The same crops give the same numbers, each time.
+
+        Raises:
+            ValueError: crops of another shape or dtype.
+        """
+        ...
+
+
+def check_crops(spec: BackboneSpec, crops: Tensor) -> None:
+    """Raise ``ValueError`` unless ``crops`` are what ``spec`` takes."""
+    import torch
+
+    size = spec.preprocessing.crop
+    expected = (3, spec.preprocessing.frames, size, size)
+    if crops.dtype != torch.uint8 or crops.ndim != 5 or tuple(crops.shape[1:]) != expected:
+        raise ValueError(
+            f"{spec.name}: expected crops (N, {', '.join(map(str, expected))}) uint8, got "
+            f"{tuple(crops.shape)} {crops.dtype}"
+        )

@@ -1,0 +1,82 @@
+"""OpenVINO: the engine for CPUs. Runs the networks that ``openvino_conversion`` keeps on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from featurestore.errors import FeatureStoreError
+from jobs.backbones import Weights
+from jobs.engines.contract import Choice, check_crops
+from jobs.engines.openvino_conversion import convert, openvino
+from jobs.specs import BackboneSpec
+
+__all__ = ["OpenvinoNetwork", "has_bfloat16"]
+
+PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
+
+
+class OpenvinoNetwork:
+    """A network run by OpenVINO. See ``jobs.engines.contract.Network``.
+
+    Args:
+        threads: that it computes with; None: one a core.
+
+    Raises:
+        WeightsError: from the conversion, if it is not kept already.
+        FeatureStoreError: the converted network cannot be kept, or not be compiled.
+    """
+
+    engine = "openvino"
+
+    def __init__(
+        self,
+        spec: BackboneSpec,
+        weights: Weights,
+        choice: Choice,
+        *,
+        threads: int | None = None,
+        cache: Path | None = None,
+        versions: dict[str, str] | None = None,
+    ) -> None:
+        self.spec = spec
+        self.precision = choice.precision
+        self.device = choice.device
+        self.versions = versions or {}
+        kept = convert(spec, weights, cache)
+        settings = {
+            "INFERENCE_PRECISION_HINT": PRECISIONS[choice.precision],
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": "1",
+        }
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = str(threads)
+        core = openvino.Core()
+        core.set_property({"ENABLE_MMAP": True})  # workers share the weights' pages until compiled
+        try:
+            self._request = core.compile_model(kept, "CPU", settings).create_infer_request()
+        except RuntimeError as error:
+            raise FeatureStoreError(
+                f"{kept.parent}: OpenVINO cannot compile the network kept there "
+                f"({str(error).strip().splitlines()[-1]}); delete the folder, or use --engine torch"
+            ) from error
+
+    def features(self, crops: Tensor) -> np.ndarray:
+        """``crops``, (N, 3, 16, h, w) uint8 -> (N, channels) float32.
+
+        Raises:
+            ValueError: crops of another shape or dtype.
+        """
+        check_crops(self.spec, crops)
+        pixels = crops.cpu().contiguous().numpy()
+        features = np.empty((len(pixels), self.spec.channels), np.float32)
+        for i in range(len(pixels)):
+            features[i] = self._request.infer([pixels[i : i + 1]], share_inputs=True)[0]
+        return features
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor computes in bfloat16."""
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

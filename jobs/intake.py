@@ -1,0 +1,55 @@
+"""Which videos of a dataset the store knows already, which are new, and which were replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from featurestore.catalog import Video
+from jobs.video import Source, digest, stat_source
+
+__all__ = ["Intake", "compare"]
+
+
+@dataclass(frozen=True)
+class Intake:
+    """The videos on disk beside those of the store.
+
+    ``known`` row -> source, unchanged; ``touched`` row -> (bytes, mtime in seconds) where only
+    these differ, not the contents; ``new`` those without a row; ``replaced`` the rows whose file
+    is another one now (it is in ``new`` as well).
+    """
+
+    known: dict[int, Source] = field(default_factory=dict)
+    touched: dict[int, tuple[int, float]] = field(default_factory=dict)
+    new: list[Source] = field(default_factory=list)
+    replaced: list[int] = field(default_factory=list)
+
+
+def compare(
+    sources: Sequence[Source], videos: Sequence[Video], *, retry_failed: bool = False
+) -> Intake:
+    """Compare by name, size and time of modification; where these differ, by the digest.
+
+    With ``retry_failed`` a video that could not be opened before counts as replaced.
+    """
+    rows = {v.name: v for v in videos if v.state != "superseded"}
+    intake = Intake()
+    for source in sources:
+        row = rows.get(source.name)
+        if row is None:
+            intake.new.append(source)
+            continue
+        size, mtime = stat_source(source.path)
+        same = (size, mtime) == (row.size, row.mtime)
+        if retry_failed and row.state == "failed" and row.clip_count == 0:
+            intake.replaced.append(row.index)
+            intake.new.append(source)
+        elif same or (size == row.size and digest(source.path) == row.sha256):
+            intake.known[row.index] = source
+            if not same:
+                intake.touched[row.index] = (size, mtime)
+        else:
+            intake.replaced.append(row.index)
+            intake.new.append(source)
+    return intake

@@ -1,0 +1,109 @@
+"""``fs-submit status``: what the stores of a folder hold. Reads tables only; imports no torch."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featurestore import schema
+from featurestore.errors import StoreNotFound
+from featurestore.store import Store, open_store
+from jobs.progress import size
+
+__all__ = ["collect", "text"]
+
+
+def collect(folder: str, name: str | None = None) -> list[dict[str, Any]]:
+    """One dict a store, ready for JSON: its videos by state, and each array's clips by status.
+
+    Raises:
+        StoreNotFound: no store there.
+    """
+    if folder.rstrip("/").endswith(".zarr"):
+        urls = [folder.rstrip("/")]
+    elif name:
+        urls = [f"{folder.rstrip('/')}/{name}.zarr"]
+    else:
+        urls = [str(p) for p in sorted(Path(folder.removeprefix("file://")).glob("*.zarr"))]
+    if not urls:
+        raise StoreNotFound(
+            f"no store in {folder}: run `fs-submit extract` first, or give its folder with --store"
+        )
+    return [_describe(url, open_store(url)) for url in urls]
+
+
+def _describe(url: str, store: Store) -> dict[str, Any]:
+    videos = store.videos()
+    live = store.live()
+    by_part = {name: _counts(store.status(name)[live]) for name in store.backbones}
+    arrays = {}
+    for name in (*store.backbones, *store.fused_arrays):
+        parts = schema.parts_of(name)
+        counts = by_part[name] if parts == (name,) else _fused_counts(store, parts, live)
+        made = {} if parts != (name,) else {"made": store.provenance(name)}
+        arrays[name] = {
+            **counts, "bytes": store.stored_bytes(name), "parts": list(parts), **made
+        }  # fmt: skip
+    return {
+        "store": url,
+        "dataset": store.dataset,
+        "videos": dict(Counter(v.state for v in videos)),
+        "clips": int(live.sum()),
+        "block": store.block,
+        "arrays": arrays,
+        "problems": [
+            {"video": v.name, "state": v.state, "reason": v.reason}
+            for v in videos
+            if v.state in ("failed", "damaged")
+        ],
+    }
+
+
+def _counts(status: np.ndarray) -> dict[str, int]:
+    return {
+        "done": int((status == schema.DONE).sum()),
+        "missing": int((status == schema.MISSING).sum()),
+        "failed": int((status == schema.FAILED).sum()),
+    }
+
+
+def _fused_counts(store: Store, parts: tuple[str, ...], live: np.ndarray) -> dict[str, int]:
+    """A fused clip is done when all its parts are, and failed when one of them is."""
+    rows = np.stack([store.status(p)[live] for p in parts])
+    failed = (rows == schema.FAILED).any(axis=0)
+    done = (rows == schema.DONE).all(axis=0)
+    return _counts(np.where(failed, schema.FAILED, np.where(done, schema.DONE, schema.MISSING)))
+
+
+def text(found: list[dict[str, Any]]) -> str:
+    """The same as a table for people."""
+    return "\n\n".join(_text(one) for one in found)
+
+
+def _text(one: dict[str, Any]) -> str:
+    states = ", ".join(f"{count} {state}" for state, count in one["videos"].items())
+    lines = [f"{one['store']}: {one['dataset']}, videos: {states or 'none'}; {one['clips']} clips"]
+    row = "  {:<14} {:>9} {:>9} {:>9} {:>10}  {}"
+    lines.append(row.format("array", "done", "missing", "failed", "on disk", "made by"))
+    for name, array in one["arrays"].items():
+        made = array.get("made")
+        by = _made_by(made) if made else " + ".join(array["parts"])
+        lines.append(
+            row.format(
+                name, array["done"], array["missing"], array["failed"], size(array["bytes"]), by
+            )
+        )
+    if one["problems"]:
+        lines.append("  videos that failed or are damaged:")
+        lines += [f"    {p['video']}: {p['state']}: {p['reason']}" for p in one["problems"]]
+    return "\n".join(lines)
+
+
+def _made_by(made: dict[str, Any]) -> str:
+    digest = str(made["weights"])
+    shown = digest if digest.startswith("RANDOM") else digest[: len("sha256:") + 12]
+    versions = ", ".join(f"{k} {v}" for k, v in made["versions"].items())
+    return f"{made['model']}, weights {shown}, {made['engine']} {made['precision']} ({versions})"

@@ -1,0 +1,23 @@
+"""Frames of videos, exactly: every frame once, in order of presentation, from files and folders.
+
+Knows PyAV, PIL and (when asked) decord; never torch.
+"""
+
+from jobs.video._contract import FrameSource, Source, VideoInfo
+from jobs.video._discover import IMAGE_SUFFIXES, VIDEO_SUFFIXES, discover
+from jobs.video._identity import digest, stat_source
+from jobs.video._open import DECODERS, open_source, probe
+
+__all__ = [
+    "DECODERS",
+    "IMAGE_SUFFIXES",
+    "VIDEO_SUFFIXES",
+    "FrameSource",
+    "Source",
+    "VideoInfo",
+    "digest",
+    "discover",
+    "open_source",
+    "probe",
+    "stat_source",
+]

@@ -1,0 +1,129 @@
+"""The same code on a scheduler and workers that were started by hand."""
+
+import os
+import pickle
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from featurestore.catalog import NewVideo
+from featurestore.errors import UsageError
+from featurestore.lock import locked
+from featurestore.store import create
+from jobs import engines, sample
+from jobs.backbones import resolve
+from jobs.cluster import connect, local_shape
+from jobs.drive import Drive
+from jobs.extract import provenance
+from jobs.plan import make_tasks
+from jobs.progress import Progress
+from jobs.specs import spec_of
+from jobs.worker import Result, Setup
+from tests.jobs.conftest import FAST, FAST_ARRAY, Command
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+@pytest.fixture
+def scheduler(tmp_path: Path) -> Iterator[str]:
+    """``dask scheduler`` and two ``dask worker``s on loopback."""
+    address = f"tcp://127.0.0.1:{free_port()}"
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    dask = [sys.executable, "-m", "dask"]
+    with (tmp_path / "dask.log").open("w") as log:
+        started = [
+            subprocess.Popen([*dask, *words], env=env, cwd=tmp_path, stdout=log, stderr=log)
+            for words in (
+                ["scheduler", "--host", address, "--dashboard-address", "127.0.0.1:0"],
+                ["worker", address, "--nthreads", "1", "--no-dashboard"],
+                ["worker", address, "--nthreads", "2", "--no-dashboard"],
+            )
+        ]
+        yield address
+        for process in reversed(started):
+            process.terminate()
+        for process in started:
+            process.wait(timeout=30)
+
+
+@pytest.mark.slow
+def test_a_scheduler_started_by_hand(command: Command, videos: Path, scheduler: str) -> None:
+    out = command.extract(videos, "--cluster", scheduler)
+    assert "18 of 18 clips" in out
+    there = xr.open_zarr(command.folder / "features" / "videos.zarr").load()
+    command.extract(videos, "--name", "here")
+    here = xr.open_zarr(command.folder / "features" / "here.zarr").load()
+    np.testing.assert_allclose(there[FAST_ARRAY], here[FAST_ARRAY], atol=1e-5)
+
+
+def test_no_scheduler_there_is_one_clear_error(command: Command, videos: Path) -> None:
+    address = f"tcp://127.0.0.1:{free_port()}"
+    out = command.extract(videos, "--cluster", address, code=1)
+    assert address in out
+    assert "dask scheduler" in out
+    assert "Traceback" not in out
+    assert re.search("(?m)^error: ", out)
+
+
+def test_shape_of_a_local_cluster() -> None:
+    cores = len(os.sched_getaffinity(0))
+    workers, threads = local_shape(None, "cpu")
+    assert workers * threads <= max(cores, 1)
+    assert local_shape(1, "cpu") == (1, cores)
+    with pytest.raises(UsageError, match="cores"):
+        local_shape(1000, "cpu")
+
+
+@pytest.mark.slow
+def test_one_long_video_is_shared_and_nothing_big_travels(tmp_path: Path) -> None:
+    """Both workers work on it, each builds the network once, few tasks are under way at a time."""
+    recipe = sample.Recipe(videos=2, frames=16 * 40, width=96, height=80)
+    root = sample.write(tmp_path / "sample", recipe)
+    spec = spec_of(FAST)
+    weights = resolve(spec, "random")
+    choice = engines.choose("openvino", "float32", "cpu")
+    url = str(tmp_path / "long.zarr")
+    results: list[Result] = []
+    most = 0
+
+    class Watched(Drive):
+        def _collect(self, future, task, waiting, running):  # type: ignore[no-untyped-def]
+            nonlocal most
+            most = max(most, len(running) + 1)
+            results.append(future.result())
+            super()._collect(future, task, waiting, running)
+
+    with locked(url), connect("local", 2) as client:
+        store = create(url, dataset="long", block=4)
+        store.append([NewVideo(name="long", path="long.mp4", frames=640)])
+        store.add_features(spec.name, spec.channels, provenance(spec, weights.digest, choice))
+        store.commit()
+        setup = Setup(
+            store=url, specs={spec.name: spec}, weights="random",
+            digests={spec.name: weights.digest},
+            fingerprints={spec.name: store.fingerprint(spec.name)},
+            engine=choice.engine, precision=choice.precision, device=choice.device,
+            decoder="pyav", threads=1,
+        )  # fmt: skip
+        videos = [("long", str(root / "normal_01.mp4"), 640)]
+        tasks = make_tasks(
+            {spec.name: np.ones(40, bool)}, *store.clip_table(), videos, block=4, clips_per_task=2
+        )
+        assert max(len(pickle.dumps((task, setup))) for task in tasks) < 10_000  # bytes
+        Watched(client, store, setup, Progress(40, 40.0), {spec.name: 1.0}).run(tasks)
+        assert (store.status(spec.name) == 1).all()
+    assert len(results) == len(tasks) == 20
+    assert len({r.worker for r in results}) == 2
+    assert {r.built for r in results} == {1}
+    assert most <= 4  # two a worker
