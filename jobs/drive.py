@@ -23,8 +23,16 @@ __all__ = ["Drive"]
 
 TASKS_PER_WORKER = 2  # one running, one waiting, so that no worker waits for the driver
 POLL_SECONDS = 0.2  # often enough, and it takes no core from the networks
-LOOK_SECONDS, LOST_SECONDS = 5.0, 30.0
+RESULT_SECONDS = 5.0  # to bring a few numbers from a worker
 LONELY_SECONDS = 30.0  # without any worker for so long: say so
+
+
+@dataclass(frozen=True)
+class Given:
+    """A task given to Dask, and the address of the worker it would best run on ("": any)."""
+
+    task: Task
+    near: str
 
 
 @dataclass
@@ -45,10 +53,8 @@ class Drive:
     _clips: int = 0
     _cost: float = 0.0
     _asked: float = -1e9
-    _looked: float = -1e9
-    _held_at: float = field(default_factory=time.monotonic)
     _alone_since: float = field(default_factory=time.monotonic)
-    _count_of_workers: int = 0
+    _workers: frozenset[str] = frozenset()  # addresses
 
     def run(self, tasks: list[Task]) -> None:
         """Run all of ``tasks``; returns when none is left.
@@ -58,22 +64,17 @@ class Drive:
             finished is marked, the rest is left for the next run.
         """
         waiting = TaskQueue(tasks)
-        running: dict[Future[Result], Task] = {}
+        running: dict[Future[Result], Given] = {}
         self.client.subscribe_topic(TOPIC, lambda event: self._events.put(event[1]))
         try:
             while running or len(waiting):
-                workers = self._workers()
-                while len(running) < TASKS_PER_WORKER * max(1, workers):
+                self._look(waiting, running)
+                while len(running) < TASKS_PER_WORKER * max(1, len(self._workers)):
                     if not self._submit(waiting, running):
                         break
                 done = [f for f in running if f.done()]
                 for future in done:
-                    self._collect(future, running.pop(future), waiting, running)
-                if not done and self._lost(running):
-                    for future, task in running.items():
-                        self.client.cancel(future, force=True)
-                        waiting.died(task, deaths=0)
-                    running.clear()
+                    self._collect(future, waiting, running)
                 self._show()
                 if not done:
                     time.sleep(POLL_SECONDS)
@@ -83,66 +84,60 @@ class Drive:
         self._live.clear()
         self._show()
 
-    def _lost(self, running: dict[Future[Result], Task]) -> bool:
-        """Whether no worker has had any of our tasks for ``LOST_SECONDS``.
-
-        Before errors travelled as text (worker.extract_clips), tasks that had failed stayed pending
-        here for ever; a run that hung once since may have had that or another cause.
-        """
+    def _look(self, waiting: TaskQueue, running: dict[Future[Result], Given]) -> None:
+        """Once a second: which workers there are, and whether those that left hold a task up."""
         now = time.monotonic()
-        if now - self._looked > LOOK_SECONDS:
-            self._looked = now
+        if now - self._asked < 1:
+            return
+        self._asked = now
+        self._workers = frozenset(self.client.scheduler_info(n_workers=-1)["workers"])
+        if self._workers:
+            self._alone_since = now
+        elif now - self._alone_since > LONELY_SECONDS:
+            self._alone_since = now
+            self.progress.say("no worker is connected; waiting for one")
+        # Dask forgets that `near` was only a wish when, for a moment, there was no worker at all:
+        # such a task then waits for ever for one that is gone (distributed 2026.8, valid_workers in
+        # bulk_schedule_unrunnable_after_adding_worker).
+        stranded = [f for f, given in running.items() if given.near not in {"", *self._workers}]
+        if stranded:
             held = {key for keys in self.client.processing().values() for key in keys}
-            if not running or not self._count_of_workers or held & {f.key for f in running}:
-                self._held_at = now
-        if now - self._held_at < LOST_SECONDS:
-            return False
-        self._held_at = now
-        self.progress.say("no worker has any of the tasks given out; giving them out again")
-        return True
-
-    def _workers(self) -> int:
-        """How many there are, asked for once a second; says so when there are none for long."""
-        now = time.monotonic()
-        if now - self._asked > 1:
-            self._asked = now
-            self._count_of_workers = len(self.client.scheduler_info(n_workers=-1)["workers"])
-            if self._count_of_workers:
-                self._alone_since = now
-            elif now - self._alone_since > LONELY_SECONDS:
-                self._alone_since = now
-                self.progress.say("no worker is connected; waiting for one")
-        return self._count_of_workers
+            for future in stranded:
+                if future.key not in held and not future.done():
+                    self.client.cancel(future, force=True)
+                    waiting.returned(running.pop(future).task)
 
     def _submit(
         self,
         waiting: TaskQueue,
-        running: dict[Future[Result], Task],
+        running: dict[Future[Result], Given],
         prefer: int | None = None,
-        worker: str | None = None,
+        near: str = "",
     ) -> bool:
         task = waiting.next(prefer)
         if task is None:
             return False
         # The next clips of a video go where its reader stands, if that worker is there.
-        near = {"workers": [worker], "allow_other_workers": True} if worker else {}
+        wish = {"workers": [near], "allow_other_workers": True} if near else {}
         future = self.client.submit(
             extract_clips, task, self.setup, key=f"extract-{task.name}-{time.monotonic_ns()}",
-            pure=False, **near,
+            pure=False, **wish,
         )  # fmt: skip
-        running[future] = task
+        running[future] = Given(task, near)
         return True
 
     def _collect(
-        self,
-        future: Future[Result],
-        task: Task,
-        waiting: TaskQueue,
-        running: dict[Future[Result], Task],
+        self, future: Future[Result], waiting: TaskQueue, running: dict[Future[Result], Given]
     ) -> None:
+        task = running[future].task
         try:
-            result = future.result()
+            result = future.result(timeout=RESULT_SECONDS)
+        except TimeoutError:
+            if future.status == "error":  # the worker's own
+                raise
+            return  # the worker died with the result: Dask runs the task again
         except KilledWorker as death:
+            del running[future]
             self._live.clear()
             given_up = waiting.died(task, deaths=1 + death.allowed_failures)
             self.progress.say(
@@ -153,6 +148,7 @@ class Drive:
             for segment in given_up:
                 self._give_up(segment, waiting)
             return
+        del running[future]
         waiting.finished(task)
         bad = {f.video: f for f in result.failures}
         for segment in task.segments:
@@ -160,7 +156,7 @@ class Drive:
         self._live.pop(result.worker, None)
         self._count(task.clips, task.clips * sum(self.cost[b] for b in task.backbones))
         self.progress.spent(result.seconds)
-        self._submit(waiting, running, prefer=task.block, worker=result.worker)
+        self._submit(waiting, running, prefer=task.block, near=result.worker)
 
     def _mark(self, task: Task, segment: Segment, failure: Failure | None) -> None:
         """Mark the clips of one segment: done, but failed from the damage of their video on."""

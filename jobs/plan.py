@@ -166,6 +166,11 @@ class TaskQueue:
         if task.quarantined:
             self._quarantine_busy = False
 
+    def returned(self, task: Task) -> None:
+        """``task`` was never begun: it is the next of its block."""
+        self.finished(task)
+        self._blocks.setdefault(task.block, deque()).appendleft(task)
+
     def died(self, task: Task, deaths: int = 1) -> list[Segment]:
         """``task`` was on a worker that died, ``deaths`` times; returns the segments given up."""
         self.finished(task)

@@ -68,7 +68,7 @@ class Result:
 
     failures: tuple[Failure, ...]
     seconds: dict[str, float]  # decode, crops, networks, writing; waiting for frames is in decode
-    worker: str
+    worker: str  # its address
     built: int  # networks built in this process so far
 
 
@@ -131,7 +131,7 @@ def _extract(task: Task, setup: Setup) -> Result:
     failures: list[Failure] = []
     for segment in task.segments:
         failures += _extract_segment(segment, networks, setup, seconds)
-    return Result(tuple(failures), seconds, _worker_name(), len(_networks))
+    return Result(tuple(failures), seconds, _address(), len(_networks))
 
 
 def _extract_segment(
@@ -311,10 +311,10 @@ def report(message: dict[str, Any]) -> None:
         worker = distributed.get_worker()
     except ValueError:
         return
-    worker.log_event(TOPIC, {"worker": worker.name, **message})
+    worker.log_event(TOPIC, {"worker": worker.address, **message})
 
 
-def _worker_name() -> str:
+def _address() -> str:
     import distributed
 
     try:

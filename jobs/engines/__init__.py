@@ -14,7 +14,15 @@ from jobs.specs import BackboneSpec
 if TYPE_CHECKING:
     from jobs.backbones import Weights
 
-__all__ = ["Choice", "Network", "choose", "open_network", "prepare", "versions"]
+__all__ = [
+    "Choice",
+    "Network",
+    "choose",
+    "has_bfloat16",
+    "open_network",
+    "prepare",
+    "versions",
+]
 
 DEVICES = ("cpu", "cuda")
 PRECISIONS = {"openvino": ("float32", "bfloat16"), "torch": ("float32", "bfloat16", "float16")}
@@ -51,17 +59,28 @@ def choose(engine: str = "auto", precision: str = "auto", device: str = "auto") 
             f"--precision {precision} does not go with {engine} on {device}; use float32 or "
             "bfloat16"
         )
-    if engine == "openvino":
-        if importlib.util.find_spec("openvino") is None:
-            raise UsageError("--engine openvino: it is not installed; pip install openvino")
-        if precision == "bfloat16":
-            from jobs.engines.openvino_engine import has_bfloat16
-
-            if not has_bfloat16():  # it would compute in float32 and nobody would know
-                raise UsageError(
-                    "--precision bfloat16: this processor has no bfloat16; use --precision float32"
-                )
+    if engine == "openvino" and importlib.util.find_spec("openvino") is None:
+        raise UsageError("--engine openvino: it is not installed; pip install openvino")
+    if (precision, device) == ("bfloat16", "cpu") and not has_bfloat16(engine):
+        raise UsageError(
+            "--precision bfloat16: this processor has no bfloat16; use --precision float32"
+        )
     return Choice(engine, precision, device, note)
+
+
+def has_bfloat16(engine: str) -> bool:
+    """Whether this processor computes in bfloat16.
+
+    OpenVINO would compute in float32 and nobody would know; torch would take minutes for a crop
+    (r3d on AVX2: over 300 s for a few).
+    """
+    if engine == "openvino":
+        from jobs.engines import openvino_engine
+
+        return openvino_engine.has_bfloat16()
+    from jobs.engines import torch_engine
+
+    return torch_engine.has_bfloat16()
 
 
 def prepare(

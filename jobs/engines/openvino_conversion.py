@@ -136,6 +136,7 @@ def _convert(spec: BackboneSpec, weights: Weights, target: Path) -> None:
         # Without the check, which would run everything twice more: swin 29 s instead of 92
         traced = torch.jit.trace(network, example, check_trace=False)
         converted = openvino.convert_model(traced, input=[(shape, openvino.Type.u8)])
+    _check_signature(spec, converted, shape)
     try:
         openvino.save_model(converted, target, compress_to_fp16=False)
     except RuntimeError as error:  # how it reports a disk that is full
@@ -143,6 +144,21 @@ def _convert(spec: BackboneSpec, weights: Weights, target: Path) -> None:
     # They share memory with torch's weights: only when all are gone is it free
     del network, traced, converted
     _give_memory_back()
+
+
+def _check_signature(spec: BackboneSpec, converted: Any, shape: list[int]) -> None:
+    """Raise FeatureStoreError unless the network maps one batch of crops to their features.
+
+    Seen once in some dozens of conversions (openvino 2026.4.1): the traced module itself was taken
+    for the input, and crops had no shape. Kept, it would have failed each run from then on.
+    """
+    found = [str(port.partial_shape) for port in (*converted.inputs, *converted.outputs)]
+    expected = [str(openvino.PartialShape(s)) for s in (shape, [shape[0], spec.channels])]
+    if found != expected:
+        raise FeatureStoreError(
+            f"{spec.name}: OpenVINO converted the network wrongly (expected {expected[0]} -> "
+            f"{expected[1]}, got {', '.join(found)}); run again, or use --engine torch"
+        )
 
 
 def _give_memory_back() -> None:

@@ -16,7 +16,7 @@ from jobs.engines.attention import fuse_attention
 from jobs.engines.contract import Choice, check_crops
 from jobs.specs import BackboneSpec
 
-__all__ = ["TorchNetwork"]
+__all__ = ["TorchNetwork", "has_bfloat16"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CROPS_AT_ONCE = {"cpu": 1, "cuda": 40}  # four clips; that figure is unmeasured
@@ -108,3 +108,9 @@ class TorchNetwork:
         ):
             features: Tensor = self._network(pixels)
         return features.float()
+
+
+def has_bfloat16() -> bool:
+    """Whether torch's CPU kernels for bfloat16 run on this processor, not slow loops."""
+    supported: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return supported

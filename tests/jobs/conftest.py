@@ -39,7 +39,11 @@ class Command:
 
     def run(self, *words: object, code: int = 0) -> "subprocess.CompletedProcess[str]":
         process = self.start(*words)
-        out, err = process.communicate(timeout=500)
+        try:
+            out, err = process.communicate(timeout=300)
+        except subprocess.TimeoutExpired:
+            kill_group(process)  # or it works on beneath the tests that follow
+            raise
         done = subprocess.CompletedProcess(process.args, process.returncode, out, err)
         assert done.returncode == code, f"exit code {done.returncode}\n{out}\n{err}"
         return done

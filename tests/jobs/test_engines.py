@@ -20,7 +20,6 @@ from featurestore.errors import FeatureStoreError, UsageError, WeightsError
 from jobs import backbones, engines
 from jobs.backbones import Weights, resolve
 from jobs.engines import Choice, Network, openvino_conversion
-from jobs.engines.openvino_engine import has_bfloat16
 from jobs.engines.torch_engine import TorchNetwork
 from jobs.specs import SPECS, BackboneSpec, spec_of
 
@@ -35,7 +34,8 @@ TINY = "timm:test_resnet"
 def runs_here(choice: Choice) -> None:
     if choice.device == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device here")
-    if (choice.engine, choice.precision) == ("openvino", "bfloat16") and not has_bfloat16():
+    asked = (choice.precision, choice.device)
+    if asked == ("bfloat16", "cpu") and not engines.has_bfloat16(choice.engine):
         pytest.skip("this processor has no bfloat16")
 
 
@@ -152,7 +152,6 @@ def test_choose_on_a_cpu() -> None:
     assert engines.choose() == Choice("openvino", "float32", "cpu")
     assert engines.choose().note == ""
     assert engines.choose("torch") == Choice("torch", "float32", "cpu")
-    assert engines.choose("torch", "bfloat16") == Choice("torch", "bfloat16", "cpu")
 
 
 @pytest.mark.usefixtures("cuda")
@@ -188,10 +187,15 @@ def test_choose_refuses_openvino_on_cuda() -> None:
         engines.choose("openvino", "auto", "cuda")
 
 
-def test_choose_refuses_bfloat16_that_would_be_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.engines.openvino_engine.has_bfloat16", lambda: False)
+@pytest.mark.parametrize("engine", ["openvino", "torch"])
+def test_choose_bfloat16_only_where_the_processor_has_it(
+    engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"jobs.engines.{engine}_engine.has_bfloat16", lambda: True)
+    assert engines.choose(engine, "bfloat16", "cpu") == Choice(engine, "bfloat16", "cpu")
+    monkeypatch.setattr(f"jobs.engines.{engine}_engine.has_bfloat16", lambda: False)
     with pytest.raises(UsageError, match="this processor has no bfloat16"):
-        engines.choose("openvino", "bfloat16", "cpu")
+        engines.choose(engine, "bfloat16", "cpu")
 
 
 @pytest.mark.usefixtures("no_cuda")
@@ -240,12 +244,16 @@ def test_less_memory_than_hoped_for(monkeypatch: pytest.MonkeyPatch) -> None:
         network.features(crops)
 
 
-def test_the_gpus_path_on_a_cpu(r3d: tuple[BackboneSpec, Weights, Tensor, np.ndarray]) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_gpus_path_on_a_cpu(
+    precision: str, r3d: tuple[BackboneSpec, Weights, Tensor, np.ndarray]
+) -> None:
     """All that CUDA gets and a CPU does not: channels last, all crops at once, fused attention."""
     spec, weights, crops, expected = r3d
-    for precision in ("float32", "bfloat16"):
-        network = TorchNetwork(spec, weights, Choice("torch", precision, "cpu"), as_on_cuda=True)
-        assert_alike(network.features(crops), expected, precision)
+    choice = Choice("torch", precision, "cpu")
+    runs_here(choice)
+    network = TorchNetwork(spec, weights, choice, as_on_cuda=True)
+    assert_alike(network.features(crops), expected, precision)
 
 
 @pytest.mark.slow
@@ -257,6 +265,22 @@ def test_the_gpus_swin_on_a_cpu() -> None:
 
 
 # -- OpenVINO's kept networks
+
+
+def test_a_network_converted_wrongly_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a conversion gave once: the module itself as an input, crops of no shape."""
+    spec, weights = tiny()
+    right = openvino_conversion.openvino.convert_model
+    monkeypatch.setattr(
+        openvino_conversion.openvino, "convert_model", lambda traced, input: right(traced)
+    )
+    with pytest.raises(FeatureStoreError, match="converted the network wrongly"):
+        openvino_conversion.convert(spec, weights, tmp_path)
+    assert not list((tmp_path / "openvino").glob("*/"))
+    monkeypatch.undo()
+    openvino_conversion.convert(spec, weights, tmp_path)
 
 
 def tiny() -> tuple[BackboneSpec, Weights]:

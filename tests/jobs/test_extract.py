@@ -111,12 +111,12 @@ def test_status_says_what_is_there(command: Command, videos: Path) -> None:
 def test_features_made_otherwise_are_not_mixed(command: Command, videos: Path) -> None:
     command.extract(videos, "--videos", "normal_01")
     again = ("--videos", "normal_0[12]", "--backbones", FAST, "--engine", "torch")
-    out = command.extract(videos, *again, "--precision", "bfloat16", code=1)
-    for said in ("openvino", "torch", "float32", "bfloat16", "--replace", "--store"):
+    out = command.extract(videos, *again, code=1)
+    for said in ('engine: "openvino" -> "torch"', "--replace", "--store"):
         assert said in out
-    command.extract(videos, *again, "--precision", "bfloat16", "--replace")
+    command.extract(videos, *again, "--replace")
     assert command.status()[0]["arrays"][FAST_ARRAY]["done"] == 6
-    assert command.status()[0]["arrays"][FAST_ARRAY]["made"]["precision"] == "bfloat16"
+    assert command.status()[0]["arrays"][FAST_ARRAY]["made"]["engine"] == "torch"
 
 
 def test_bad_videos_fail_alone_and_the_exit_code_tells(

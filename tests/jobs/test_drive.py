@@ -1,0 +1,91 @@
+"""What the driver does when Dask loses a task: a cluster that misbehaves on demand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from jobs.drive import Drive, Given
+from jobs.plan import Segment, Task, TaskQueue
+
+HERE, GONE = "tcp://127.0.0.1:1", "tcp://127.0.0.1:2"
+TASK = Task(0, ("r3d",), (Segment(0, "a", "a.mp4", 16, 0, (0,)),))
+
+
+@dataclass(eq=False)
+class LostFuture:
+    """Done when it was asked, but its result died with its worker."""
+
+    key: str = "extract-1"
+    status: str = "pending"
+
+    def done(self) -> bool:
+        return self.status != "pending"
+
+    def result(self, timeout: float) -> Any:
+        raise TimeoutError(self.key)
+
+
+@dataclass
+class Cluster:
+    """One worker, at ``HERE``, that works on ``held``."""
+
+    held: tuple[str, ...] = ()
+    cancelled: list[Any] = field(default_factory=list)
+
+    def scheduler_info(self, n_workers: int) -> dict[str, Any]:
+        return {"workers": {HERE: {}}}
+
+    def processing(self) -> dict[str, tuple[str, ...]]:
+        return {HERE: self.held}
+
+    def cancel(self, future: Any, force: bool) -> None:
+        self.cancelled.append(future)
+
+
+def drive(cluster: Cluster) -> Drive:
+    return Drive(cluster, None, None, None, {"r3d": 1.0})  # type: ignore[arg-type]
+
+
+def given_out() -> TaskQueue:
+    """A queue whose only task has been handed out."""
+    waiting = TaskQueue([TASK])
+    assert waiting.next() == TASK
+    return waiting
+
+
+@pytest.mark.parametrize(
+    ("near", "held", "again"),
+    [(GONE, (), True), (GONE, ("extract-1",), False), (HERE, (), False), ("", (), False)],
+    ids=[
+        "near a worker that is gone",
+        "but another one has it",
+        "near one that is here",
+        "anywhere",
+    ],
+)
+def test_a_task_that_waits_for_a_dead_worker_is_given_out_again(
+    near: str, held: tuple[str, ...], again: bool
+) -> None:
+    cluster, waiting, future = Cluster(held), given_out(), LostFuture()
+    running: dict[Any, Given] = {future: Given(TASK, near)}
+    drive(cluster)._look(waiting, running)
+    assert cluster.cancelled == ([future] if again else [])
+    assert bool(running) != again
+    assert waiting.next() == (TASK if again else None)
+
+
+def test_a_result_that_died_with_its_worker_does_not_hold_the_driver_up() -> None:
+    future, waiting = LostFuture(status="lost"), given_out()
+    running: dict[Any, Given] = {future: Given(TASK, HERE)}
+    drive(Cluster())._collect(future, waiting, running)  # type: ignore[arg-type]
+    assert future in running  # Dask computes it again
+    assert waiting.next() is None
+
+
+def test_a_timeout_on_the_worker_is_an_error() -> None:
+    future = LostFuture(status="error")
+    with pytest.raises(TimeoutError):
+        drive(Cluster())._collect(future, given_out(), {future: Given(TASK, "")})  # type: ignore
