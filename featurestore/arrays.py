@@ -113,11 +113,14 @@ def grow(array: zarr.Array[Any], path: Path, length: int) -> None:
         array.resize((length, *array.shape[1:]))
 
 
-def read(array: zarr.Array[Any], path: Path) -> npt.NDArray[Any]:
-    """All values of an array. Raises StoreUnreadable when a file of it is damaged."""
+def read(array: zarr.Array[Any], path: Path, selection: slice = slice(None)) -> npt.NDArray[Any]:
+    """Values at `selection` of the first dimension: all, if none is given.
+
+    Raises StoreUnreadable when a file of it is damaged.
+    """
     with reading(path):
         try:
-            return np.asarray(array[...])
+            return np.asarray(array[selection])
         except ValueError as error:
             raise StoreUnreadable(f"{path}: is damaged: {error}.") from error
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from featurestore import arrays, fused, provenance
+from featurestore import arrays, disk, fused, provenance
 from featurestore.disk import reading, writing
 from featurestore.errors import ProvenanceMismatch, StoreNotFound, UsageError
 from featurestore.location import beside, local_path
@@ -110,18 +110,32 @@ def write_clips(
             fused.publish(root, _mode(root), name, start // block)
 
 
+def read_clips(
+    url: str | os.PathLike[str], name: str, start: int, count: int
+) -> npt.NDArray[np.float32]:
+    """Features of consecutive clips of a backbone, float32 (count, 10, C); NaN where missing.
+
+    Raises StoreNotFound; StoreUnreadable when a chunk is damaged.
+    """
+    root = local_path(url).resolve()
+    with _one_at_a_time:
+        return arrays.read(_array(root, name), root / name, slice(start, start + count))
+
+
 def blank_clips(url: str | os.PathLike[str], name: str, clips: npt.ArrayLike) -> None:
-    """Makes these clips of a backbone (increasing numbers) read NaN, where something was written.
+    """Makes these clips of a backbone (increasing numbers) read NaN, where something else is there.
 
     Raises as write_clips.
     """
     root = local_path(url).resolve()
     array = _array(root, name)
     block = array.chunks[0]
+    written = {int(number) for number in disk.names(root / name / "c") if number.isdecimal()}
     for run in runs(clips, block):
-        if (root / name / "c" / str(run.start // block)).exists():
-            blank = np.full((len(run), *array.shape[1:]), np.nan, np.float32)
-            write_clips(url, name, run.start, blank)
+        if run.start // block in written:
+            values = read_clips(url, name, run.start, len(run))
+            if not np.isnan(values).all():
+                write_clips(url, name, run.start, np.full_like(values, np.nan))
 
 
 def _check_fingerprint(root: Path, name: str, array: zarr.Array[Any], planned: str) -> None:

@@ -33,7 +33,7 @@ def make(
         )
     root = root.resolve()
     _check_free(root)
-    new = beside(root, ".new")
+    new = beside(root, ".new.partial")
     with writing(root):
         disk.remove(new)  # of a run that was killed here
         new.mkdir(parents=True)
@@ -74,6 +74,23 @@ def read(root: Path) -> dict[str, Any]:
             f"python -c 'import zarr; zarr.consolidate_metadata({str(root)!r})'"
         )
     return document
+
+
+def check_whole(root: Path, document: Mapping[str, Any]) -> None:
+    """Raises StoreUnreadable when chunks of the table of videos are not there.
+
+    They always are, since no name is empty; zarr would read them as empty names, and every video
+    would be taken for a new one.
+    """
+    table = members(document)["video"]
+    chunk = table["chunk_grid"]["configuration"]["chunk_shape"][0]
+    for number in range(-(-table["shape"][0] // chunk)):
+        path = root / "video" / "c" / str(number)
+        if not path.exists():
+            raise StoreUnreadable(
+                f"{path}: is missing, so the store was copied in part, or something was deleted. "
+                "Copy it again."
+            )
 
 
 def members(document: Mapping[str, Any]) -> Members:

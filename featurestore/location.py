@@ -21,7 +21,7 @@ def local_path(url: str | os.PathLike[str]) -> Path:
     if not text:
         raise UsageError("The store's place is empty; give a folder, for example ./features")
     if not _SCHEME.match(text):
-        return Path(text)
+        return Path(text).expanduser()
     parts = urlsplit(text)
     if parts.scheme.lower() != "file":
         raise UsageError(

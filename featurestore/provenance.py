@@ -30,7 +30,8 @@ def attributes_of(name: str, channels: int, made_by: Mapping[str, Any]) -> dict[
         "parts": list(parts),
         "channels": channels,
         "units": "1",
-        "missing": f"NaN: the clip is missing or failed; {statuses} tells which",
+        "missing": f"NaN: the clip is missing or failed; {statuses} tells which are done: "
+        "while a command runs, clips may have values before they are.",
         **_plain(name, made_by),
     }
 

@@ -62,6 +62,7 @@ def open_store(url: Url, mode: Literal["r", "a"] = "r") -> Store:
     store = Store(os.fspath(url), root, document, writable=mode == "a")
     if mode == "a":
         store._mark_superseded()
+        store._blank_unfinished()
     return store
 
 
@@ -72,6 +73,7 @@ class Store:
         self, url: str, root: Path, document: Mapping[str, Any], *, writable: bool
     ) -> None:
         attributes = document["attributes"]
+        layout.check_whole(root, document)
         self.url = url
         self.dataset: str = attributes["dataset"]
         self.block: int = attributes["block"]
@@ -285,6 +287,12 @@ class Store:
         }
         if changes:
             self.update_videos(changes)
+
+    def _blank_unfinished(self) -> None:
+        """Clips that are not done read NaN: a killed run may have written some without marking
+        them, or have marked them failed without blanking them."""
+        for name in self.backbones:
+            blank_clips(self._root, name, np.flatnonzero(self.status(name) != schema.DONE))
 
     def _known(self, name: str) -> str:
         if name not in self._arrays:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
+from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,12 @@ def option(name: str, **settings: Any) -> Any:
     return click.option(name, envvar=variable, show_envvar=True, show_default=True, **settings)
 
 
+class Names(click.types.StringParamType):
+    """Names of videos, which may hold blanks: in the environment they are separated by commas."""
+
+    envvar_list_splitter = ","
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="video-anomaly-feature-store")
 def cli() -> None:
@@ -32,7 +38,7 @@ def cli() -> None:
 @option("--root", type=click.Path(path_type=Path), help="Where it lies.  [./data/DATASET]")
 @option("--store", default="features", help="Folder (or URL) that holds NAME.zarr.")
 @option("--name", help="Name of the store.  [the dataset's, or the folder's own name]")
-@option("--videos", multiple=True, help="Only these: a name or a glob; may be repeated.")
+@option("--videos", type=Names(), multiple=True, help="Only these: a name or a glob, repeated.")
 @option("--backbones", default="all", help="Some of the nine, by comma; all; or timm:MODEL.")
 @option("--weights", default="official", help="official, random, a folder of files, or a file.")
 @option(
@@ -89,7 +95,7 @@ def extract(
         dataset=dataset,
         root=root or Path("data") / dataset,
         backbones=tuple(b for b in backbones.replace(",", " ").split() if b),
-        videos=tuple(v for given in videos for v in given.split(",") if v),
+        videos=videos,
         **rest,
     )
     sys.exit(run(options, say=click.echo))
@@ -97,14 +103,14 @@ def extract(
 
 @cli.command()
 @option("--store", default="features", help="Folder (or URL) of stores, or one store.")
-@option("--dataset", help="Only the store of this name.")
-@click.option("--json", "as_json", is_flag=True, help="For machines.")
-def status(store: str, dataset: str | None, as_json: bool) -> None:
+@option("--name", help="Only the store of this name.")
+@option("--json", is_flag=True, help="For machines.")
+def status(store: str, name: str | None, json: bool) -> None:
     """What each store holds: clips done, missing and failed, why, and what made them."""
     from jobs.status import collect, text
 
-    found = collect(store, dataset)
-    click.echo(json.dumps(found, indent=2) if as_json else text(found))
+    found = collect(store, name)
+    click.echo(dumps(found, indent=2) if json else text(found))
 
 
 def main() -> None:

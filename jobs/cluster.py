@@ -11,8 +11,10 @@ from typing import Any
 
 import dask
 from distributed import Client, LocalCluster, WorkerPlugin
+from distributed.client import FutureCancelledError
+from distributed.comm.core import CommClosedError
 
-from featurestore.errors import UsageError
+from featurestore.errors import FeatureStoreError, UsageError
 
 __all__ = ["IgnoreInterrupt", "PinGPU", "connect", "local_shape"]
 
@@ -65,8 +67,9 @@ def local_shape(workers: int | None, device: str) -> tuple[int, int]:
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    if workers is not None and not 1 <= workers <= max(cores, gpus):
-        raise UsageError(f"--workers {workers}: this machine has {cores} cores; give 1 to {cores}")
+    most, what = (gpus, "GPUs") if device == "cuda" else (cores, "cores")
+    if workers is not None and not 1 <= workers <= most:
+        raise UsageError(f"--workers {workers}: this machine has {most} {what}; give 1 to {most}")
     count = workers or gpus or max(1, cores // CORES_PER_WORKER)
     return count, max(1, cores // count)
 
@@ -96,7 +99,7 @@ def connect(cluster: str, workers: int = 1, device: str = "cpu") -> Iterator[Cli
         ):
             client.register_plugin(IgnoreInterrupt())
             if device == "cuda":
-                client.register_plugin(PinGPU(_visible_gpus(workers)))
+                client.register_plugin(PinGPU(_visible_gpus()))
             yield client
         return
     if "://" not in cluster:
@@ -118,7 +121,13 @@ def connect(cluster: str, workers: int = 1, device: str = "cpu") -> Iterator[Cli
                 f"--cluster {cluster}: no worker joined within {FIRST_WORKER_SECONDS} s. "
                 f"Start some with `dask worker {cluster}`."
             ) from error
-        yield client
+        try:
+            yield client
+        except (FutureCancelledError, CommClosedError) as error:
+            raise FeatureStoreError(
+                f"--cluster {cluster}: the connection to the scheduler was lost ({error}). What "
+                "was finished is safe: start the scheduler, and run the same command again."
+            ) from error
 
 
 def _gpu_count() -> int:
@@ -127,6 +136,6 @@ def _gpu_count() -> int:
     return torch.cuda.device_count()
 
 
-def _visible_gpus(workers: int) -> list[str]:
+def _visible_gpus() -> list[str]:
     given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    return [v for v in given.split(",") if v] or [str(i) for i in range(workers)]
+    return [v for v in given.split(",") if v] or [str(i) for i in range(_gpu_count())]

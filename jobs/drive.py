@@ -13,11 +13,12 @@ import numpy as np
 from distributed import Client, Future, KilledWorker
 
 from featurestore.clips import CLIP_FRAMES
-from featurestore.schema import DONE, FAILED
+from featurestore.errors import FeatureStoreError
+from featurestore.schema import DONE, FAILED, MISSING
 from featurestore.store import Store
 from jobs.plan import Segment, Task, TaskQueue
 from jobs.progress import Progress
-from jobs.worker import TOPIC, Failure, Result, Setup, extract_clips
+from jobs.worker import Failure, Result, Setup, build_networks, extract_clips
 
 __all__ = ["Drive"]
 
@@ -46,10 +47,10 @@ class Drive:
     cost: Mapping[str, float]  # backbone -> cost of a clip
     strict: bool = False
     failed: dict[int, str] = field(default_factory=dict)  # video row -> reason
+    good_frames: dict[int, int] = field(default_factory=dict)  # damaged video's row -> frames
 
     _events: queue.SimpleQueue[dict[str, Any]] = field(default_factory=queue.SimpleQueue)
     _live: dict[str, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0, 0.0]))
-    _cut: dict[int, int] = field(default_factory=dict)  # video row -> first frame not to trust
     _clips: int = 0
     _cost: float = 0.0
     _asked: float = -1e9
@@ -65,8 +66,10 @@ class Drive:
         """
         waiting = TaskQueue(tasks)
         running: dict[Future[Result], Given] = {}
-        self.client.subscribe_topic(TOPIC, lambda event: self._events.put(event[1]))
+        self.client.subscribe_topic(self.setup.topic, lambda event: self._events.put(event[1]))
         try:
+            self._look(waiting, running)
+            self._build()
             while running or len(waiting):
                 self._look(waiting, running)
                 while len(running) < TASKS_PER_WORKER * max(1, len(self._workers)):
@@ -80,9 +83,39 @@ class Drive:
                     time.sleep(POLL_SECONDS)
         finally:
             self.client.cancel(list(running), force=True)
-            self.client.unsubscribe_topic(TOPIC)
+            self.client.unsubscribe_topic(self.setup.topic)
         self._live.clear()
         self._show()
+
+    def _build(self) -> None:
+        """Have every worker build its networks, before a death could be any video's fault."""
+        building = {
+            self.client.submit(
+                build_networks, self.setup, key=f"build-{address}-{time.monotonic_ns()}",
+                pure=False, workers=[address],
+            ): address
+            for address in self._workers
+        }  # fmt: skip
+        while building:
+            self._show()
+            here = self.client.scheduler_info(n_workers=-1)["workers"]
+            for future, address in list(building.items()):
+                if future.status == "error" or (address not in here and not future.done()):
+                    self._why_not_built(future)
+                if future.done():
+                    del building[future]
+            if building:
+                time.sleep(POLL_SECONDS)
+
+    def _why_not_built(self, future: Future[None]) -> None:
+        try:
+            future.result(timeout=RESULT_SECONDS)
+        except (KilledWorker, TimeoutError) as death:
+            raise FeatureStoreError(
+                f"a worker died while preparing {', '.join(self.setup.specs)}: most likely memory "
+                "ran out (converting swin takes 2.4 GB). Use fewer --workers, fewer --backbones, "
+                "or --engine torch. What was finished before is safe."
+            ) from death
 
     def _look(self, waiting: TaskQueue, running: dict[Future[Result], Given]) -> None:
         """Once a second: which workers there are, and whether those that left hold a task up."""
@@ -156,30 +189,38 @@ class Drive:
         self._live.pop(result.worker, None)
         self._count(task.clips, task.clips * sum(self.cost[b] for b in task.backbones))
         self.progress.spent(result.seconds)
-        self._submit(waiting, running, prefer=task.block, near=result.worker)
+        if len(running) < TASKS_PER_WORKER * max(1, len(self._workers)):
+            self._submit(waiting, running, prefer=task.block, near=result.worker)
 
     def _mark(self, task: Task, segment: Segment, failure: Failure | None) -> None:
-        """Mark the clips of one segment: done, but failed from the damage of their video on."""
+        """Mark the clips of one segment: done if they were written and end before any damage."""
         if failure is not None:
             self._fail(failure)
         clips = np.arange(segment.first, segment.first + len(segment.starts))
         ends = np.minimum(np.array(segment.starts) + CLIP_FRAMES, segment.frames)
-        good = ends <= self._cut.get(segment.video, segment.frames)
+        good = ends <= self.good_frames.get(segment.video, segment.frames)
+        if failure is not None:
+            good[failure.written :] = False
         for backbone in task.backbones:
             self.store.mark(backbone, clips[good], DONE)
             self.store.mark(backbone, clips[~good], FAILED)
 
     def _fail(self, failure: Failure) -> None:
-        """Nothing after the damage can be trusted, whichever task computed it."""
+        """Note why a video lacks clips; after damage none can be trusted, whoever computed it."""
         row = self.store.videos()[failure.video]
-        cut = 0 if self.strict or not failure.damaged else failure.frame
-        self._cut[row.index] = cut = min(cut, self._cut.get(row.index, row.frames))
-        _, starts = self.store.clip_table()
-        clips = np.arange(row.clip_offset, row.clip_offset + row.clip_count)
-        lost = clips[np.minimum(starts[clips] + CLIP_FRAMES, row.frames) > cut]
-        for backbone in self.setup.specs:
-            self.store.mark(backbone, lost, FAILED)
-        state = "failed" if len(lost) == len(clips) else "damaged"
+        state = "failed"
+        if failure.damaged_at is not None:
+            good = 0 if self.strict else failure.damaged_at
+            state = "damaged" if good else "failed"
+            good = min(good, self.good_frames.get(row.index, row.frames))
+            self.good_frames[row.index] = good
+            _, starts = self.store.clip_table()
+            clips = np.array(row.clips)
+            lost = clips[np.minimum(starts[clips] + CLIP_FRAMES, row.frames) > good]
+            for backbone in self.setup.specs:
+                self.store.mark(backbone, lost, FAILED)
+        elif row.index in self.good_frames:
+            return  # the damage is the better reason
         self.store.update_videos({row.index: {"state": state, "reason": failure.reason}})
         if row.index not in self.failed:
             self.progress.say(f"{row.name}: {state}: {failure.reason}")
@@ -193,7 +234,11 @@ class Drive:
         dropped = waiting.drop(segment.video)
         clips = len(segment.starts) + sum(len(s.starts) for s in dropped)
         self._count(clips, clips * sum(self.cost[b] for b in self.setup.specs))
-        self._fail(Failure(segment.video, 0, False, reason))
+        self._fail(Failure(segment.video, 0, None, reason))
+        of_video = np.array(self.store.videos()[segment.video].clips)
+        for backbone in self.setup.specs:  # what was finished before stays
+            missing = self.store.status(backbone)[of_video] == MISSING
+            self.store.mark(backbone, of_video[missing], FAILED)
 
     def _count(self, clips: int, cost: float) -> None:
         self._clips += clips

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jobs.specs import BackboneSpec
 
-__all__ = ["clip_cost", "matrix_rate", "task_clips"]
+if TYPE_CHECKING:
+    from distributed import Client
+
+__all__ = ["clip_cost", "machine_rate", "matrix_rate", "task_clips", "worker_rate"]
 
 CROPS = 10
 TASK_SECONDS = 30.0  # what a kill may cost, and how often the store hears of progress
@@ -21,6 +27,24 @@ SHARE = {"cpu": 0.85, "cuda": 0.3}
 def clip_cost(specs: Mapping[str, BackboneSpec]) -> dict[str, float]:
     """Backbone -> GFLOP of one ten-crop clip."""
     return {name: CROPS * max(spec.gflop, 0.1) for name, spec in specs.items()}
+
+
+def machine_rate(device: str, client: Client | None = None) -> float:
+    """GFLOP/s that the networks should reach on this machine, or on all workers of a cluster."""
+    if client is not None:
+        workers = len(client.scheduler_info(n_workers=-1)["workers"])
+        one: float = client.submit(matrix_rate, device, pure=False).result()
+        return one * workers
+    if device != "cuda":
+        return matrix_rate(device)
+    # In a process of its own: the driver would hold a part of the first card for the whole run
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:
+        return apart.submit(matrix_rate, device).result()
+
+
+def worker_rate(rate: float, client: Client) -> float:
+    """The share of one worker."""
+    return rate / max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
 
 
 def matrix_rate(device: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,13 +13,11 @@ from featurestore.catalog import NewVideo
 from featurestore.errors import FeatureStoreError
 from jobs.plan import MAX_DEATHS
 from jobs.progress import Progress
-from jobs.video import Source, VideoInfo, digest, probe, stat_source
+from jobs.video import Source, VideoInfo, digest, patience, probe, stat_source
 
 __all__ = ["index_all", "index_video"]
 
 IN_FLIGHT = 200  # tasks given to Dask at a time
-STALL_SECONDS = 120.0  # a decoder may hang: reading an index may take this long, ...
-SLOWEST = 200_000  # ... and a second more for so many bytes of the file
 
 
 def index_all(
@@ -37,7 +36,7 @@ def index_all(
     def submit(number: int) -> Future[NewVideo]:
         source = sources[number]
         future = client.submit(
-            index_video, source.name, str(source.path.resolve()), relative(source.path, root),
+            index_video, source.name, str(source.path.absolute()), relative(source.path, root),
             strict, pure=False,
         )  # fmt: skip
         running[future] = number
@@ -86,9 +85,12 @@ def index_video(name: str, path: str, shown: str, strict: bool) -> NewVideo:
     try:
         size, mtime = stat_source(file)
         sha256 = digest(file)
-        info = _bounded_probe(file, STALL_SECONDS + size / SLOWEST)
+        info = _bounded_probe(file, patience(file))
     except (FeatureStoreError, OSError) as error:
         return _failed(name, shown, str(error), sha256, size, mtime)
+    except Exception as error:  # noqa: BLE001 - one odd file is no reason to stop the others
+        reason = f"{file}: cannot be read ({type(error).__name__}: {error}); convert the file"
+        return _failed(name, shown, reason, sha256, size, mtime)
     damaged = info.damaged_at is not None
     state = ("failed" if strict else "damaged") if damaged else "ok"
     return NewVideo(
@@ -126,8 +128,9 @@ def _bounded_probe(file: Path, seconds: float) -> VideoInfo:
 
 def relative(path: Path, root: Path) -> str:
     """The path as the store shows it: from the dataset's root, if it lies there."""
-    path, root = path.resolve(), root.resolve()
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+    path, root = path.absolute(), root.absolute()
+    shown = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+    return os.fsencode(shown).decode("utf-8", "backslashreplace")  # what any store can hold
 
 
 def _failed(

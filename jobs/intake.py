@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from featurestore.catalog import Video
+from featurestore.errors import UnreadableVideo
 from jobs.video import Source, digest, stat_source
 
 __all__ = ["Intake", "compare"]
@@ -40,12 +41,18 @@ def compare(
         if row is None:
             intake.new.append(source)
             continue
-        size, mtime = stat_source(source.path)
-        same = (size, mtime) == (row.size, row.mtime)
         if retry_failed and row.state == "failed" and row.clip_count == 0:
             intake.replaced.append(row.index)
             intake.new.append(source)
-        elif same or (size == row.size and digest(source.path) == row.sha256):
+            continue
+        try:
+            size, mtime = stat_source(source.path)
+            same = (size, mtime) == (row.size, row.mtime)
+            unchanged = same or (size == row.size and digest(source.path) == row.sha256)
+        except UnreadableVideo:
+            # Gone for now, behind a link or on a network disk: what was computed of it stays.
+            same = unchanged = True
+        if unchanged:
             intake.known[row.index] = source
             if not same:
                 intake.touched[row.index] = (size, mtime)

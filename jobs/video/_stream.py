@@ -92,6 +92,18 @@ class Stream:
         self._begun = True
         self._restart(time, maimed=True)
 
+    @property
+    def announced(self) -> int:
+        """Frames by the header: its count, else duration times rate; 0 where it has neither."""
+        if self.video.frames:
+            return self.video.frames
+        rate = self.video.average_rate or self.video.guessed_rate
+        if self.video.duration is not None and self.video.time_base is not None:
+            seconds = float(self.video.duration * self.video.time_base)
+        else:
+            seconds = (self._container.duration or 0) / av.time_base
+        return max(0, round(seconds * float(rate))) if rate else 0
+
     def packet(self) -> av.packet.Packet[Any] | None:
         """The next packet, None at the end. Raises Broken at a sign of damage."""
         with av.logging.Capture() as logs:

@@ -7,7 +7,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,16 +19,16 @@ from featurestore.catalog import NewVideo
 from featurestore.errors import UsageError
 from featurestore.lock import locked
 from featurestore.store import create
-from jobs import engines, sample
+from jobs import cluster, engines, sample
 from jobs.backbones import resolve
-from jobs.cluster import connect, local_shape
+from jobs.cluster import PinGPU, connect, local_shape
 from jobs.drive import Drive
 from jobs.extract import provenance
 from jobs.plan import make_tasks
 from jobs.progress import Progress
 from jobs.specs import spec_of
 from jobs.worker import Result, Setup
-from tests.jobs.conftest import FAST, FAST_ARRAY, Command
+from tests.jobs.conftest import FAST, FAST_ARRAY, Command, wait_for
 
 
 def free_port() -> int:
@@ -35,8 +37,14 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
+@dataclass(frozen=True)
+class Started:
+    address: str
+    processes: list["subprocess.Popen[bytes]"]  # the scheduler, then the workers
+
+
 @pytest.fixture
-def scheduler(tmp_path: Path) -> Iterator[str]:
+def scheduler(tmp_path: Path) -> Iterator[Started]:
     """``dask scheduler`` and two ``dask worker``s on loopback."""
     address = f"tcp://127.0.0.1:{free_port()}"
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -50,7 +58,7 @@ def scheduler(tmp_path: Path) -> Iterator[str]:
                 ["worker", address, "--nthreads", "2", "--no-dashboard"],
             )
         ]
-        yield address
+        yield Started(address, started)
         for process in reversed(started):
             process.terminate()
         for process in started:
@@ -58,13 +66,34 @@ def scheduler(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_a_scheduler_started_by_hand(command: Command, videos: Path, scheduler: str) -> None:
-    out = command.extract(videos, "--cluster", scheduler)
+def test_a_scheduler_started_by_hand(command: Command, videos: Path, scheduler: Started) -> None:
+    out = command.extract(videos, "--cluster", scheduler.address)
     assert "18 of 18 clips" in out
     there = xr.open_zarr(command.folder / "features" / "videos.zarr").load()
     command.extract(videos, "--name", "here")
     here = xr.open_zarr(command.folder / "features" / "here.zarr").load()
     np.testing.assert_allclose(there[FAST_ARRAY], here[FAST_ARRAY], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_commands_on_one_scheduler_and_then_it_is_gone(
+    command: Command, videos: Path, scheduler: Started
+) -> None:
+    words = ("extract", "--dataset", "folder", "--root", videos, "--weights", "random")
+    words = (*words, "--cluster", scheduler.address, "--backbones")
+    other = command.start(*words, "timm:test_vit", "--name", "other")
+    command.run(*words, FAST)
+    out, err = other.communicate(timeout=300)
+    assert other.returncode == 0, out + err
+    assert "18 of 18 clips" in out
+
+    other = command.start(*words, "timm:test_efficientnet", "--name", "late")
+    wait_for(lambda: (command.folder / "features" / "late.zarr").exists())
+    scheduler.processes[0].kill()
+    out, err = other.communicate(timeout=300)
+    assert other.returncode == 1, out + err
+    assert "the connection to the scheduler was lost" in err
+    assert "Traceback" not in err
 
 
 def test_no_scheduler_there_is_one_clear_error(command: Command, videos: Path) -> None:
@@ -85,6 +114,20 @@ def test_shape_of_a_local_cluster() -> None:
         local_shape(1000, "cpu")
 
 
+def test_a_worker_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert local_shape(None, "cuda")[0] == 2
+    with pytest.raises(UsageError, match="this machine has 2 GPUs"):
+        local_shape(3, "cuda")
+    assert cluster._visible_gpus() == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    pin = PinGPU(cluster._visible_gpus())
+    for name, gpu in (("0", "3"), ("1", "5")):
+        pin.setup(SimpleNamespace(name=name))
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == gpu
+
+
 @pytest.mark.slow
 def test_one_long_video_is_shared_and_nothing_big_travels(tmp_path: Path) -> None:
     """Both workers work on it, each builds the network once, few tasks are under way at a time."""
@@ -98,16 +141,16 @@ def test_one_long_video_is_shared_and_nothing_big_travels(tmp_path: Path) -> Non
     most = 0
 
     class Watched(Drive):
-        def _collect(self, future, task, waiting, running):  # type: ignore[no-untyped-def]
+        def _collect(self, future, waiting, running):  # type: ignore[no-untyped-def]
             nonlocal most
-            most = max(most, len(running) + 1)
+            most = max(most, len(running))
             results.append(future.result())
-            super()._collect(future, task, waiting, running)
+            super()._collect(future, waiting, running)
 
     with locked(url), connect("local", 2) as client:
         store = create(url, dataset="long", block=4)
         store.append([NewVideo(name="long", path="long.mp4", frames=640)])
-        store.add_features(spec.name, spec.channels, provenance(spec, weights.digest, choice))
+        store.add_features(spec.name, spec.channels, provenance(spec, weights.digest, choice, {}))
         store.commit()
         setup = Setup(
             store=url, specs={spec.name: spec}, weights="random",

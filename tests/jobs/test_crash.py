@@ -122,6 +122,30 @@ def test_a_video_that_kills_workers_does_not_stop_the_others(
     assert one["problems"] == []
 
 
+NO_MEMORY = """
+import os
+from jobs import engines
+
+engines.prepare = lambda *words, **more: os._exit(137)  # as the kernel would, out of memory
+"""
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_preparing_a_network_is_no_videos_fault(
+    command: Command, many: Path, tmp_path: Path
+) -> None:
+    preload = tmp_path / "no_memory.py"
+    preload.write_text(NO_MEMORY)
+    command.env["DASK_DISTRIBUTED__WORKER__PRELOAD"] = json.dumps([str(preload)])
+    out = command.extract(many, "--workers", 1, code=1)
+    assert f"a worker died while preparing {FAST_ARRAY}" in out
+    assert "Traceback" not in out
+    command.env.clear()
+    (one,) = command.status()
+    assert one["videos"] == {"ok": 8}
+    assert one["arrays"][FAST_ARRAY]["missing"] == CLIPS
+
+
 @pytest.mark.slow
 def test_interrupted_ends_cleanly(command: Command, many: Path, undisturbed: xr.Dataset) -> None:
     import os

@@ -29,7 +29,7 @@ spec = spec_of("timm:test_resnet.r160_in1k")
 weights, choice = resolve(spec, "random"), engines.choose("openvino", "float32", "cpu")
 store = create(folder, dataset="long", block=32)
 store.append([NewVideo("long", path, frames)])
-store.add_features(spec.name, spec.channels, provenance(spec, weights.digest, choice))
+store.add_features(spec.name, spec.channels, provenance(spec, weights.digest, choice, {}))
 store.commit()
 setup = Setup(
     store=folder, specs={spec.name: spec}, weights="random", digests={spec.name: weights.digest},
