@@ -12,6 +12,8 @@ NORMAL: Final = 0
 ABNORMAL: Final = 1
 UNKNOWN: Final = -1
 
+LABEL_NAMES: Final = {NORMAL: "normal", ABNORMAL: "abnormal", UNKNOWN: "unknown"}
+
 
 @dataclass(frozen=True)
 class Truth:
