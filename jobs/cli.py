@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from featurestore.errors import FeatureStoreError
+from jobs.cli_datasets import datasets
 
 __all__ = ["main"]
 
@@ -25,6 +26,9 @@ def option(name: str, **settings: Any) -> Any:
 @click.version_option(package_name="video-anomaly-feature-store")
 def cli() -> None:
     """Features of surveillance videos, clip by clip, in one Zarr store that anyone can open."""
+
+
+cli.add_command(datasets)
 
 
 @cli.command()
