@@ -124,11 +124,13 @@ class Annotations(Opened):
         """
         rows, labels = self._rows(), self.labels()
         splits.check(split, rows, {video: int(labels[row]) for video, row in rows.items()})
-        parts = np.full(self._length("video"), UNUSED, np.int8)
+        there = split.name in self.split_names
+        videos = self._length("video")
+        old = self.split_parts(split.name) if there else np.full(videos, UNUSED, np.int8)
+        parts = old.copy()  # superseded rows stay as they are
+        parts[list(rows.values())] = UNUSED
         for video, part in split.parts.items():
             parts[rows[video]] = part
-        there = split.name in self.split_names
-        old = self.split_parts(split.name) if there else np.full_like(parts, UNUSED)
         if there and not replace:
             moved = [v for v, row in rows.items() if old[row] not in (parts[row], UNUSED)]
             if moved:
@@ -229,7 +231,7 @@ class Annotations(Opened):
             row = rows[truth.video]
             if row in fitted:
                 raise LabelError(f"{truth.video}: there are two sets of labels for it")
-            found = fit(truth, int(frames[row]), damaged=states[row] == "damaged")
+            found = fit(truth, int(frames[row]), damaged=states[row] != "ok")
             fitted[row] = truth.video, found.frames, found.label
             if found.remark:
                 remarks.append(f"{truth.video}: {found.remark}")

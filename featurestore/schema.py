@@ -25,8 +25,8 @@ _OTHER_MODEL: Final = re.compile(r"(timm|imported)_[A-Za-z0-9][A-Za-z0-9_.+-]*")
 # Status arrays and the clips' tables: one read of a whole set is one small file.
 CLIP_CHUNK: Final = 65_536
 VIDEO_CHUNK: Final = 16_384
-# A megabyte, next to nothing compressed. A split of a million videos is one chunk, so it is replaced
-# at once.
+# A megabyte, next to nothing compressed. A split of a million videos is one chunk: it is replaced
+# in one step.
 FRAME_CHUNK: Final = 1_048_576
 SPLIT_CHUNK: Final = 1_048_576
 

@@ -7,13 +7,12 @@ whether they are normal or abnormal, which is all that weakly supervised trainin
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
-
-import numpy as np
 
 from featurestore import disk
 from featurestore.disk import writing
@@ -136,11 +135,12 @@ def random_splits(
             )
     drawn = []
     for number in range(1, count + 1):
-        rng = np.random.default_rng([seed, number])
         parts: dict[str, int] = {}
         for label, videos in classes.items():
-            chosen = set(rng.permutation(len(videos))[: sizes[label]].tolist())
-            parts |= {v: TRAIN if i in chosen else TEST for i, v in enumerate(videos)}
+            # By digests, not by a random generator: no library's next version draws otherwise.
+            drawn_by = {video: _digest(f"{seed}/{number}/{video}") for video in videos}
+            order = sorted(videos, key=drawn_by.__getitem__)
+            parts |= {v: TRAIN if i < sizes[label] else TEST for i, v in enumerate(order)}
         known = {video: labels[video] for video in parts}
         shares = ", ".join(f"{sizes[its]} {LABEL_NAMES[its]}" for its in (ABNORMAL, NORMAL))
         source = f"drawn with seed {seed}, number {number}: {shares} to train"
@@ -183,6 +183,10 @@ def shown(names: Iterable[str], between: str = ", ") -> str:
     names = list(names)
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return between.join(names[:_SHOWN]) + more
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
