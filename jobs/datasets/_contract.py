@@ -115,7 +115,7 @@ def check_length(video: str, labels: int, frames: int, damaged: bool, source: st
 
 
 def published(
-    intervals: Sequence[tuple[int, int]], frames: int, source: str, *, slack: int = 0
+    video: str, intervals: Sequence[tuple[int, int]], frames: int, source: str, *, slack: int = 0
 ) -> NDArray[np.bool_]:
     """One flag a frame from intervals that count from 1 and include their last frame.
 
@@ -128,7 +128,7 @@ def published(
     for first, last in intervals:
         if not 1 <= first <= last <= frames + slack or first > frames:
             raise DatasetError(
-                f"{source}: frames {first} to {last} are called anomalous, but the video has "
+                f"{source}: frames {first} to {last} of {video} are called anomalous, but it has "
                 f"{frames} frames; one of the two is of another video, or not complete"
             )
         flags[first - 1 : last] = True

@@ -134,7 +134,7 @@ def _truth(
         end = marked(entries[number - 1]) if damaged else 0
         # Masks know the true length of a damaged video.
         length = len(known[0][1]) if known else max(frames, end)
-        flags = published(entries[number - 1], length, f"{path}, entry {number}")
+        flags = published(video, entries[number - 1], length, f"{path}, entry {number}")
         known.insert(0 if path.suffix == ".m" else len(known), (path, flags))
     if not known:
         if all_masked:

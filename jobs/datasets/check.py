@@ -51,8 +51,8 @@ class Report:
     """What a dataset's folder holds, and what is wrong with it.
 
     ``halves``: "train", "test" and "neither" (where no official split puts a video) -> what is
-    there. ``counted``: how videos in files were counted, by "packets" or "decoding"; empty: there are
-    none. ``splits``: name -> videos to train and to test. ``ground_truth`` says where that was
+    there. ``counted``: how videos in files were counted, by "packets" or "decoding" (empty: there
+    are none). ``splits``: name -> videos to train and to test. ``ground_truth`` says where that was
     found. ``remarks`` are worth knowing, ``problems`` are in the way.
     """
 

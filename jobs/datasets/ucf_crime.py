@@ -128,7 +128,7 @@ def _truth(
         )
     end = marked(intervals)
     length = max(frames, end) if damaged else frames
-    flags = published(intervals, length, f"{source} ({video})", slack=0 if damaged else SLACK)
+    flags = published(video, intervals, length, source, slack=0 if damaged else SLACK)
     over = end > length
     remark = f"its last interval ends at frame {end} of {frames}; it was cut" if over else ""
     return frame_truth(video, flags, frames, damaged, source, remark)
