@@ -30,6 +30,7 @@ from jobs.video import Source, VideoInfo, probe, stat_source
 __all__ = ["Report", "check", "text"]
 
 READERS = 4  # threads: packets are read faster than a disk or a network delivers them
+AHEAD = 64  # videos given to them at a time
 SHOWN = 12  # problems and remarks on the screen; --json has all
 QUIET_SECONDS = 1.0  # work that takes less shows no progress
 
@@ -97,7 +98,7 @@ def check(dataset: str, root: Path, labels: Path | None = None, *, exact: bool =
     except FeatureStoreError as error:
         report.problems.append(str(error))
     infos, truths = _read(sources, given, report, exact)
-    parts = _splits(report, sources, truths, root, complete=given is not None)
+    parts = _splits(report, sources, truths, root, told=given is None)
     _count(report, sources, infos, truths, parts)
     _compare(report, truths)
     return report
@@ -161,15 +162,20 @@ def _probed(
     sizes = [_size(source) for source in sources]
     progress = Progress(len(sources), sum(sizes), noun="videos read", stream=sys.stderr)
     began, shown, done = time.monotonic(), False, 0
-    with ThreadPoolExecutor(READERS) as pool:
-        results = pool.map(partial(_probe, exact=exact), sources)
-        for number, (source, found) in enumerate(zip(sources, results, strict=True), 1):
-            yield source, found
-            done += sizes[number - 1]
-            progress.at(number, done)
-            if shown or time.monotonic() - began > QUIET_SECONDS:
-                progress.show()
-                shown = True
+    pool = ThreadPoolExecutor(READERS)
+    try:
+        for start in range(0, len(sources), AHEAD):
+            some = sources[start : start + AHEAD]
+            results = pool.map(partial(_probe, exact=exact), some)
+            for number, (source, found) in enumerate(zip(some, results, strict=True), start):
+                yield source, found
+                done += sizes[number]
+                progress.at(number + 1, done)
+                if shown or time.monotonic() - began > QUIET_SECONDS:
+                    progress.show()
+                    shown = True
+    finally:
+        pool.shutdown(cancel_futures=True)  # Ctrl-C waits for the videos begun, not for all
     if shown:
         progress.end()
 
@@ -194,9 +200,12 @@ def _splits(
     truths: Mapping[str, Truth],
     root: Path,
     *,
-    complete: bool,
+    told: bool,
 ) -> Mapping[str, int]:
-    """Check all splits by name; returns the official one's halves, as far as they are known."""
+    """Check all splits by name; returns the official one's halves, as far as they are known.
+
+    ``told``: that there is no ground truth is among the problems already.
+    """
     labels = {name: known.label for name, known in truths.items()}
     names = {source.name for source in sources}
     official: Split | None = None
@@ -205,7 +214,7 @@ def _splits(
     except FeatureStoreError as error:
         if report.dataset == "folder":
             report.remarks.append(str(error))
-        elif complete:
+        elif not told:
             report.problems.append(str(error))
     for split in [*([official] if official else []), *named_splits(report.dataset).values()]:
         report.splits[split.name] = {
