@@ -66,7 +66,7 @@ def read_csv(path: Path, name: str | None = None, source: str | None = None) -> 
     Raises SplitError: no such file, no such columns, a value that is none of these, a video that
     stands there twice (in both halves, say).
     """
-    rows = _rows(path)
+    rows = _rows(path, ("video", "split"))
     parts: dict[str, int] = {}
     labels: dict[str, int] = {}
     lines: dict[str, int] = {}
@@ -81,22 +81,40 @@ def read_csv(path: Path, name: str | None = None, source: str | None = None) -> 
         lines[video] = line
         if row["split"]:
             parts[video] = _value(path, line, row["split"], _PARTS, "train or test")
-        if row["label"]:
+        if row.get("label"):
             labels[video] = _value(path, line, row["label"], _LABELS, "normal or abnormal")
     if not lines:
         raise SplitError(f"{path}: names no video")
     return Split(name or path.stem, parts, labels, source or path.name)
 
 
-def write_csv(path: Path, split: Split) -> None:
-    """Writes a split as `read_csv` reads it, in one step. Raises StoreUnwritable."""
+def read_frames(path: Path) -> dict[str, int]:
+    """Video -> number of frames, from the columns `video,frames` of a file; empty: not known.
+
+    No such column: nothing. Raises SplitError for what is no number, or no such file.
+    """
+    found: dict[str, int] = {}
+    for line, row in _rows(path, ("video",)):
+        if frames := row.get("frames", ""):
+            if not frames.isdecimal() or int(frames) < 1:
+                raise SplitError(f"{path}, line {line}: {frames!r} is no number of frames")
+            if found.setdefault(row["video"], int(frames)) != int(frames):
+                raise SplitError(f"{path}, line {line}: {row['video']!r} stands there twice")
+    return found
+
+
+def write_csv(path: Path, split: Split, *, frames: Mapping[str, int] | None = None) -> None:
+    """Writes a split as `read_csv` reads it, in one step; `frames` as one more column.
+
+    Raises StoreUnwritable.
+    """
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(COLUMNS)
+    rows.writerow([*COLUMNS, *(["frames"] if frames else [])])
     for video in dict.fromkeys([*split.parts, *split.labels]):
         part = PART_NAMES[split.parts[video]] if video in split.parts else ""
         label = LABEL_NAMES[split.labels[video]] if video in split.labels else ""
-        rows.writerow([video, part, label])
+        rows.writerow([video, part, label, *([frames.get(video, "")] if frames else [])])
     with writing(path):
         disk.replace(path, lambda partial: partial.write_text(text.getvalue(), encoding="utf-8"))
 
@@ -189,8 +207,8 @@ def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Line number and the stripped values of COLUMNS of each row that is not empty."""
+def _rows(path: Path, needed: Collection[str]) -> list[tuple[int, dict[str, str]]]:
+    """Line number and stripped values, by column, of each row that is not empty."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -199,7 +217,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
         raise SplitError(f"{path}: cannot be read as text: {error}") from error
     reader = csv.DictReader(io.StringIO(text), skipinitialspace=True)
     header = [name.strip().lower() for name in reader.fieldnames or []]
-    if not {"video", "split"} <= set(header):
+    if not set(needed) <= set(header):
         raise SplitError(
             f"{path}: its first line must name the columns {','.join(COLUMNS)}; it is "
             f"{','.join(header)!r}"
@@ -207,7 +225,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     reader.fieldnames = header
     rows = []
     for row in reader:
-        values = {column: (row.get(column) or "").strip() for column in COLUMNS}
+        values = {column: (row.get(column) or "").strip() for column in header}
         if any(values.values()):
             rows.append((reader.line_num, values))
     return rows

@@ -15,12 +15,12 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from featurestore import arrays, catalog, disk, fused, layout, provenance, schema
-from featurestore.annotations import Annotations
+from featurestore import arrays, catalog, disk, fused, labelled, layout, provenance, schema
 from featurestore.blocks import blank_clips
 from featurestore.catalog import NewVideo, Video
 from featurestore.clips import CLIP_FRAMES
 from featurestore.errors import UsageError
+from featurestore.labelled import Labelled
 from featurestore.location import local_path
 from featurestore.repair import repair
 from featurestore.schema import BACKBONES, FEATURES, FUSED, parts_of, status_of
@@ -68,8 +68,8 @@ def open_store(url: Url, mode: Literal["r", "a"] = "r") -> Store:
     return store
 
 
-class Store(Annotations):
-    """An open store. Made by `create` and `open_store`. Labels and splits: see Annotations."""
+class Store(Labelled):
+    """An open store. Made by `create` and `open_store`. Labels and splits: see Labelled."""
 
     def __init__(
         self, url: str, root: Path, document: Mapping[str, Any], *, writable: bool
@@ -115,6 +115,11 @@ class Store(Annotations):
         """Row of its video, int32 (clips,), and first frame, int64 (clips,), of each clip."""
         return self._read("clip_video"), self._read("clip_start")
 
+    def label_counts(self) -> dict[str, Any]:
+        """Videos by label, and of each split by half and label (see labelled.counts)."""
+        live = np.array([video.state != "superseded" for video in self.videos()], dtype=bool)
+        return labelled.counts(self, live)
+
     def clip_spans(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """First frame of each clip and the frame after its last, int64 (clips,) each.
 
@@ -131,6 +136,16 @@ class Store(Annotations):
         live = np.array([video.state != "superseded" for video in self.videos()], dtype=bool)
         of_clips: npt.NDArray[np.bool_] = live[self._read("clip_video")]
         return of_clips
+
+    def features(self, name: str, clips: range) -> npt.NDArray[np.float32]:
+        """Features of consecutive clips, float32 (clips, crops, channels); fused arrays too."""
+        return self._read(self._known(name), slice(clips.start, clips.stop))
+
+    def done(self, name: str) -> npt.NDArray[np.bool_]:
+        """Which clips have features of this name, bool (clips,); fused ones need all parts."""
+        rows = [self.status(part) == schema.DONE for part in parts_of(self._known(name))]
+        whole: npt.NDArray[np.bool_] = np.logical_and.reduce(rows)
+        return whole
 
     def status(self, backbone: str) -> npt.NDArray[np.uint8]:
         """schema.MISSING, DONE or FAILED of each clip, uint8 (clips,)."""

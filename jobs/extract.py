@@ -17,7 +17,7 @@ from featurestore.errors import ProvenanceMismatch, StoreNotFound, UsageError
 from featurestore.lock import locked
 from featurestore.schema import FAILED, MISSING
 from featurestore.store import Store, create, open_store
-from jobs import datasets
+from jobs import datasets, labelling
 from jobs.intake import Intake, compare
 from jobs.progress import Download, Progress
 from jobs.specs import BackboneSpec, spec_of
@@ -43,6 +43,11 @@ class Options:
     store: str = "features"
     name: str | None = None
     videos: tuple[str, ...] = ()
+    labels: Path | None = None
+    split: tuple[str, ...] = ()
+    seed: int = 0
+    test_fraction: float = 0.5
+    train_videos: str | None = None
     backbones: tuple[str, ...] = ("all",)
     weights: str = "official"
     engine: str = "auto"
@@ -64,7 +69,16 @@ def run(options: Options, say: Say = print) -> int:
     Raises:
         FeatureStoreError: with one message for the user; nothing is half-written.
     """
-    sources = datasets.select(datasets.scan(options.dataset, options.root), options.videos)
+    every = datasets.scan(options.dataset, options.root)
+    sources = datasets.select(every, options.videos)
+    wanted = labelling.asked(
+        options.split,
+        options.dataset,
+        options.root,
+        seed=options.seed,
+        test_fraction=options.test_fraction,
+        train_videos=options.train_videos,
+    )
     specs, fused = wanted_arrays(options.backbones)
     parts = list(specs)
     url = store_path(options)
@@ -98,7 +112,13 @@ def run(options: Options, say: Say = print) -> int:
         if store is not None:
             _prepare_rows(store, intake, made, options)
             if _complete(store, intake, parts, fused):
-                say(f"nothing to do: {url} has all of it")
+                plan = _labels(store, intake, [], wanted, every, options)
+                _record_labels(store, plan, say)
+                if plan.truths or plan.splits:
+                    store.commit()
+                    say(f"nothing to compute: {url} has all of it; labels and splits recorded")
+                else:
+                    say(f"nothing to do: {url} has all of it")
                 return finish(store, intake.known, parts, url, say)
         rate = announce(sources, intake, store, specs, choice.device, say)
         threads = None
@@ -111,11 +131,14 @@ def run(options: Options, say: Say = print) -> int:
         for row in rows:
             if row.reason:  # of a sound video it is a remark: its header miscounts, say
                 say(f"{row.name}: {row.state}: {row.reason}")
+        # Before anything is written: ground truth that does not fit ends the command here.
+        plan = _labels(store, intake, rows, wanted, every, options)
         if store is None:
             block = schema.block_clips(sum(clip_count(r.frames) for r in rows))
             store = create(url, dataset=store_name(options), block=block, fused=options.fused)
         known = _record(store, intake, rows)
         _add_arrays(store, specs, fused, made)
+        _record_labels(store, plan, say)
         store.commit()
         setup = Setup(
             store=url if "://" in url else str(Path(url).resolve()),
@@ -205,7 +228,15 @@ def store_name(options: Options) -> str:
         UsageError: a name that is no plain file name.
     """
     own = options.root.resolve().name if options.dataset == "folder" else options.dataset
-    name = options.name or own
+    return plain_name(options.name or own)
+
+
+def plain_name(name: str) -> str:
+    """A store's name as it is.
+
+    Raises:
+        UsageError: it is no plain file name.
+    """
     if not name or name.startswith(".") or "/" in name or "\\" in name:
         raise UsageError(f"--name {name!r}: give the store a plain name, without / and not .hidden")
     return name
@@ -283,6 +314,34 @@ def _complete(store: Store, intake: Intake, parts: Sequence[str], fused: Sequenc
     if intake.new or not wanted <= {*store.backbones, *store.fused_arrays}:
         return False
     return not any(mask.any() for mask in missing(store, intake.known, parts).values())
+
+
+def _labels(
+    store: Store | None,
+    intake: Intake,
+    rows: Sequence[NewVideo],
+    wanted: labelling.Asked,
+    every: Sequence[Source],
+    options: Options,
+) -> labelling.Plan:
+    """What to record of the videos asked for, those included that the store is about to get."""
+    known = {v.index: v for v in store.videos()} if store else {}
+    asked_for = {known[row].name: labelling.Row.of(known[row]) for row in intake.known}
+    return labelling.prepare(
+        wanted,
+        store,
+        asked_for | {row.name: labelling.Row.of(row) for row in rows},
+        dataset=options.dataset,
+        root=options.root,
+        sources=every,
+        labels_file=options.labels,
+        new={row.name for row in rows},
+    )
+
+
+def _record_labels(store: Store, plan: labelling.Plan, say: Say) -> None:
+    for remark in labelling.record(store, plan):
+        say(remark)
 
 
 def _record(store: Store, intake: Intake, rows: Sequence[NewVideo]) -> dict[int, Source]:

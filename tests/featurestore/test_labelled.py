@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import zarr
 
-from featurestore import annotations
+from featurestore import labelled
 from featurestore.catalog import NewVideo
 from featurestore.errors import LabelError, SplitError, UsageError
 from featurestore.labels import ABNORMAL, NORMAL, UNKNOWN, Truth
@@ -31,7 +31,7 @@ def split(name: str = "official", source: str = "x.csv", **parts: int) -> Split:
     return Split(name, parts, {}, source)
 
 
-def labelled(url: Path) -> Store:
+def filled(url: Path) -> Store:
     store = make(url, names=["r3d"])
     assert store.set_truth([truth("v0", 43), truth("v1", 27, range(20, 27))]) == []
     store.set_split(split(v0=TRAIN, v1=TEST, v2=TEST))
@@ -60,7 +60,7 @@ for options in ({"chunks": None}, {}, {"chunks": {}}, {"consolidated": True}):
 
 
 def test_stock_xarray_reads_them_without_a_warning(tmp_path: Path) -> None:
-    store = labelled(tmp_path / "x.zarr")
+    store = filled(tmp_path / "x.zarr")
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", STOCK, store.url],
         capture_output=True, text=True, cwd=tmp_path, check=False,
@@ -79,7 +79,7 @@ def test_every_array_says_what_its_values_mean(tmp_path: Path) -> None:
 
 
 def test_they_show_at_the_commit_with_their_videos(tmp_path: Path) -> None:
-    store = labelled(tmp_path / "x.zarr")
+    store = filled(tmp_path / "x.zarr")
     before = read(store.url)
     store.append([video("late", 2)])
     store.set_truth([truth("late", 27, range(3))])
@@ -96,7 +96,7 @@ def test_they_show_at_the_commit_with_their_videos(tmp_path: Path) -> None:
 
 
 def test_what_is_read_back(tmp_path: Path) -> None:
-    store = open_store(labelled(tmp_path / "x.zarr").url)
+    store = open_store(filled(tmp_path / "x.zarr").url)
     assert store.labels().tolist() == [NORMAL, ABNORMAL, UNKNOWN]
     assert store.frame_labels(1).tolist() == [0] * 20 + [1] * 7
     assert store.frame_labels(2).tolist() == [-1] * 75
@@ -112,7 +112,7 @@ def test_what_is_read_back(tmp_path: Path) -> None:
 
 
 def test_unknown_never_overwrites_known_and_changes_are_remarked_on(tmp_path: Path) -> None:
-    store = labelled(tmp_path / "x.zarr")
+    store = filled(tmp_path / "x.zarr")
     assert store.set_truth([Truth("v1", UNKNOWN, None, "-")]) == []
     assert store.set_truth([Truth("v1", ABNORMAL, None, "-")]) == []
     assert store.frame_labels(1).tolist() == [0] * 20 + [1] * 7
@@ -153,7 +153,7 @@ def test_damaged_and_failed_videos_count_what_was_decoded(tmp_path: Path) -> Non
 
 
 def test_a_replaced_video_keeps_label_and_half_but_not_its_frames_labels(tmp_path: Path) -> None:
-    store = labelled(tmp_path / "x.zarr")
+    store = filled(tmp_path / "x.zarr")
     store.append([video("new", 1), video("v1", 4)])
     store.commit()
     ds = read(store.url)
@@ -169,7 +169,7 @@ def test_a_replaced_video_keeps_label_and_half_but_not_its_frames_labels(tmp_pat
 
 
 def test_truth_of_unknown_videos_is_not_half_written(tmp_path: Path) -> None:
-    store = labelled(tmp_path / "x.zarr")
+    store = filled(tmp_path / "x.zarr")
     before = read(store.url)
     with pytest.raises(LabelError, match=r"of 2 that there are labels for: w, x"):
         store.set_truth([truth("v2", 75), truth("w", 1), truth("x", 1)])
@@ -180,7 +180,7 @@ def test_truth_of_unknown_videos_is_not_half_written(tmp_path: Path) -> None:
 
 
 def test_splits_that_cannot_be(tmp_path: Path) -> None:
-    store = labelled(tmp_path / "x.zarr")
+    store = filled(tmp_path / "x.zarr")
     before = read(store.url)
     with pytest.raises(SplitError, match=r"split a \(x\.csv\): names 1 videos .*: v9\."):
         store.set_split(split("a", v0=TRAIN, v9=TEST))
@@ -207,7 +207,7 @@ def test_a_split_brings_labels_and_says_whom_it_leaves_out(tmp_path: Path) -> No
 
 
 def test_a_split_is_completed_or_replaced(tmp_path: Path) -> None:
-    store = labelled(tmp_path / "x.zarr")
+    store = filled(tmp_path / "x.zarr")
     store.append([video("late", 2)])
     store.commit()
     assert store.split_parts("official").tolist() == [TRAIN, TEST, TEST, UNUSED]
@@ -220,7 +220,7 @@ def test_a_split_is_completed_or_replaced(tmp_path: Path) -> None:
 
 
 def test_the_same_again_writes_nothing(tmp_path: Path) -> None:
-    store = labelled(tmp_path / "x.zarr")
+    store = filled(tmp_path / "x.zarr")
     files = {p: p.stat().st_mtime_ns for p in Path(store.url).rglob("*") if p.is_file()}
     store.set_truth([truth("v0", 43), truth("v1", 27, range(20, 27))])
     store.set_split(split(v0=TRAIN, v1=TEST, v2=TEST))
@@ -269,7 +269,7 @@ def test_a_store_made_before_there_were_labels(tmp_path: Path) -> None:
 
 def test_what_was_never_committed_leaves_nothing_behind(tmp_path: Path) -> None:
     """Not in chunks either that committed frames, videos and splits share."""
-    store = labelled(tmp_path / "x.zarr")
+    store = filled(tmp_path / "x.zarr")
     before = read(store.url)
     store.append([video("lost", 2), video("v0", 1)])
     store.set_truth([truth("lost", 27, range(27))])
@@ -290,7 +290,7 @@ def test_what_was_never_committed_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_labels_of_many_frames_are_written_in_stretches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(annotations, "WINDOW", 100)
+    monkeypatch.setattr(labelled, "WINDOW", 100)
     store = make(tmp_path / "x.zarr", [1, 9, 2, 3, 1, 4], names=["r3d"])
     counts = [row.frames for row in store.videos()]
     rng = np.random.default_rng(0)
@@ -302,7 +302,7 @@ def test_labels_of_many_frames_are_written_in_stretches(
 
 
 def test_a_reader_changes_nothing(tmp_path: Path) -> None:
-    store = open_store(labelled(tmp_path / "x.zarr").url)
+    store = open_store(filled(tmp_path / "x.zarr").url)
     for change in (
         lambda: store.set_truth([truth("v2", 75)]),
         lambda: store.set_split(split("mine", v0=TEST)),
@@ -312,7 +312,14 @@ def test_a_reader_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_said_in_one_line(tmp_path: Path) -> None:
-    store = labelled(tmp_path / "x.zarr")
-    line = annotations.summary(store.labels(), {"official": store.split_parts("official")})
-    assert line == "labels: 1 normal, 1 abnormal, 1 unknown; splits: official (1 train, 2 test)"
-    assert annotations.summary(store.labels()[:0], {}) == "labels: none; splits: none"
+    store = filled(tmp_path / "x.zarr")
+    store.append([video("v1", 4), video("late", 1)])
+    counts = store.label_counts()
+    assert counts == {
+        "labels": {"normal": 1, "abnormal": 1, "unknown": 2},
+        "splits": {"official": {"train": {"normal": 1}, "test": {"abnormal": 1, "unknown": 1}}},
+    }
+    line = "labels: 1 normal, 1 abnormal, 2 unknown; splits: official (1 train, 2 test)"
+    assert labelled.summary(counts) == line
+    empty = make(tmp_path / "y.zarr", [], names=["r3d"]).label_counts()
+    assert labelled.summary(empty) == "labels: none; splits: none"

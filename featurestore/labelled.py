@@ -17,12 +17,12 @@ from featurestore.catalog import NewVideo
 from featurestore.errors import LabelError, SplitError
 from featurestore.labels import LABEL_NAMES, UNKNOWN, Truth, fit
 from featurestore.opened import Opened
-from featurestore.splits import PART_NAMES, TEST, TRAIN, UNUSED, Split, shown
+from featurestore.splits import PART_NAMES, UNUSED, Split, shown
 
 WINDOW: Final = 16_777_216  # frame labels looked at at a time: bytes
 
 
-class Annotations(Opened):
+class Labelled(Opened):
     """The part of `Store` that knows labels and splits."""
 
     # What is there
@@ -77,16 +77,16 @@ class Annotations(Opened):
     # next commit. The same call again finishes what a kill interrupted.
 
     def set_truth(self, truths: Iterable[Truth]) -> list[str]:
-        """Records what is known of videos; returns remarks, each naming its video.
+        """Records what is known of videos; returns remarks, each naming its videos.
 
         A remark is what the truth itself says is odd; labels for another number of frames than
         were decoded (see labels.fit: the frame labels stay unknown); known labels that changed.
         Raises LabelError, before anything is written, when a video is not in the store or stands
         there twice.
         """
-        fitted, remarks = self._fitted(list(truths))
+        fitted, odd = self._fitted(list(truths))
         if not fitted:
-            return remarks
+            return []
         with self._changing():
             self._make_room()
             for rows, first, stop in self._windows(sorted(fitted)):
@@ -97,7 +97,7 @@ class Annotations(Opened):
                     there = new[offset - first : offset - first + count]
                     known = values != UNKNOWN
                     if (known & (there != UNKNOWN) & (there != values)).any():
-                        remarks.append(f"{fitted[row][0]}: frame labels changed")
+                        odd.setdefault("frame labels changed", []).append(fitted[row][0])
                     there[known] = values[known]
                 if (old != new).any():
                     self._write("frame_label", slice(first, stop), new)
@@ -108,11 +108,11 @@ class Annotations(Opened):
                 if label != UNKNOWN:
                     if old[row] not in (label, UNKNOWN):
                         changed = f"{LABEL_NAMES[int(old[row])]} -> {LABEL_NAMES[label]}"
-                        remarks.append(f"{video}: label changed, {changed}")
+                        odd.setdefault(f"label changed, {changed}", []).append(video)
                     new[row] = label
             if (old != new).any():
                 self._write("label", slice(None), new)
-        return remarks
+        return [f"{shown(videos)}: {remark}" for remark, videos in odd.items()]
 
     def set_split(self, split: Split, *, replace: bool = False) -> list[str]:
         """Adds a split, or completes the one of its name; returns remarks.
@@ -217,8 +217,8 @@ class Annotations(Opened):
 
     def _fitted(
         self, truths: Sequence[Truth]
-    ) -> tuple[dict[int, tuple[str, npt.NDArray[np.int8], int]], list[str]]:
-        """Row -> video, its frames' labels, its label; and remarks."""
+    ) -> tuple[dict[int, tuple[str, npt.NDArray[np.int8], int]], dict[str, list[str]]]:
+        """Row -> video, its frames' labels, its label; and remark -> videos."""
         rows, frames, states = self._rows(), self._read("frames"), self._read("state")
         if unknown := [truth.video for truth in truths if truth.video not in rows]:
             raise LabelError(
@@ -226,7 +226,7 @@ class Annotations(Opened):
                 f"for: {shown(unknown)}"
             )
         fitted: dict[int, tuple[str, npt.NDArray[np.int8], int]] = {}
-        remarks = []
+        odd: dict[str, list[str]] = {}
         for truth in truths:
             row = rows[truth.video]
             if row in fitted:
@@ -234,8 +234,8 @@ class Annotations(Opened):
             found = fit(truth, int(frames[row]), damaged=states[row] != "ok")
             fitted[row] = truth.video, found.frames, found.label
             if found.remark:
-                remarks.append(f"{truth.video}: {found.remark}")
-        return fitted, remarks
+                odd.setdefault(found.remark, []).append(truth.video)
+        return fitted, odd
 
     def _windows(
         self, rows: Sequence[int]
@@ -257,13 +257,30 @@ class Annotations(Opened):
         return np.full(count, UNKNOWN, np.int8)
 
 
-def summary(labels: npt.NDArray[np.int8], parts: Mapping[str, npt.NDArray[np.int8]]) -> str:
-    """`12 abnormal, 16 normal videos; splits: official (16 train, 12 test)`, for people."""
-    counts = [(int((labels == value).sum()), name) for value, name in LABEL_NAMES.items()]
-    known = ", ".join(f"{count} {name}" for count, name in counts if count) or "none"
+def counts(store: Labelled, live: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """Videos by label, and by split, half and label: what a store says of those that count.
+
+    `{"labels": {"normal": 16, ...}, "splits": {"official": {"train": {"normal": 16}, ...}}}`;
+    `live` says which videos count, bool (videos,).
+    """
+    labels = store.labels()
+
+    def by_label(videos: npt.NDArray[np.bool_]) -> dict[str, int]:
+        found = {name: int((labels[videos] == of).sum()) for of, name in LABEL_NAMES.items()}
+        return {name: count for name, count in found.items() if count}
+
+    halves = {
+        name: {half: by_label(live & (parts == part)) for part, half in PART_NAMES.items()}
+        for name, parts in ((name, store.split_parts(name)) for name in store.split_names)
+    }
+    return {"labels": by_label(live), "splits": halves}
+
+
+def summary(found: Mapping[str, Any]) -> str:
+    """`labels: 12 abnormal, 16 normal; splits: official (16 train, 12 test)`, from `counts`."""
+    labels = ", ".join(f"{count} {name}" for name, count in found["labels"].items())
     halves = [
-        f"{split} ({int((of == TRAIN).sum())} {PART_NAMES[TRAIN]}, "
-        f"{int((of == TEST).sum())} {PART_NAMES[TEST]})"
-        for split, of in parts.items()
+        f"{split} ({', '.join(f'{sum(of.values())} {half}' for half, of in parts.items())})"
+        for split, parts in found["splits"].items()
     ]
-    return f"labels: {known}; splits: {', '.join(halves) or 'none'}"
+    return f"labels: {labels or 'none'}; splits: {', '.join(halves) or 'none'}"
