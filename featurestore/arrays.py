@@ -24,10 +24,26 @@ if TYPE_CHECKING:
 METADATA: Final = "zarr.json"
 
 
+# Chunks of tables; what is not here is one chunk.
+_CHUNKS: Final = {
+    "clip": schema.CLIP_CHUNK,
+    "video": schema.VIDEO_CHUNK,
+    "frame": schema.FRAME_CHUNK,
+    "split_name": 64,
+}
+
+
 def make_features(
-    root: Path, name: str, channels: int, clips: int, block: int, attributes: Mapping[str, Any]
+    root: Path,
+    name: str,
+    channels: int,
+    clips: int,
+    block: int,
+    attributes: Mapping[str, Any],
+    *,
+    crops: int = len(schema.CROPS),
 ) -> zarr.Array[Any]:
-    """A feature array, float32 of shape (clips, 10, channels), all NaN.
+    """A feature array, float32 of shape (clips, crops, channels), all NaN.
 
     Its only codec is a checksum: a flipped bit is an error, reading goes at full speed, and the
     same chunk is valid in a fused array.
@@ -35,11 +51,16 @@ def make_features(
     return _make(
         root,
         name,
-        shape=(clips, len(schema.CROPS), channels),
-        chunks=(block, len(schema.CROPS), min(channels, schema.CHANNEL_CHUNK)),
-        dims=("clip", "crop", f"channel_{channels}"),
+        shape=(clips, crops, channels),
+        chunks=(block, crops, min(channels, schema.CHANNEL_CHUNK)),
+        dims=(
+            "clip",
+            "crop" if crops == len(schema.CROPS) else f"crop_{crops}",
+            f"channel_{channels}",
+        ),
         dtype="float32",
         attributes=attributes,
+        compressed=False,
     )
 
 
@@ -47,15 +68,27 @@ def make_column(
     root: Path, name: str, dim: str, dtype: str, length: int, attributes: Mapping[str, Any]
 ) -> zarr.Array[Any]:
     """A one-dimensional array: a status, a column of a table, a coordinate."""
-    chunks = {"clip": schema.CLIP_CHUNK, "video": schema.VIDEO_CHUNK}
     return _make(
         root,
         name,
         shape=(length,),
-        chunks=(chunks.get(dim, max(length, 1)),),
+        chunks=(_CHUNKS.get(dim, max(length, 1)),),
         dims=(dim,),
         dtype=dtype,
         attributes=attributes,
+    )
+
+
+def make_splits(root: Path, videos: int) -> zarr.Array[Any]:
+    """The array of splits, int8 of shape (splits, videos), without splits yet."""
+    return _make(
+        root,
+        "split",
+        shape=(0, videos),
+        chunks=(1, schema.SPLIT_CHUNK),
+        dims=("split_name", "video"),
+        dtype="int8",
+        attributes={**schema.SPLIT_ATTRIBUTES, "sources": {}},
     )
 
 
@@ -68,12 +101,14 @@ def _make(
     dims: tuple[str, ...],
     dtype: str,
     attributes: Mapping[str, Any],
+    compressed: bool = True,
 ) -> zarr.Array[Any]:
     import zarr
     from zarr.codecs import Crc32cCodec, ZstdCodec
 
-    fills: dict[str, object] = {"float32": math.nan, "float64": math.nan, "string": ""}
-    codecs = [Crc32cCodec()] if len(shape) > 1 else [ZstdCodec(level=1), Crc32cCodec()]
+    # int8: labels and splits, -1 where nothing is known.
+    fills: dict[str, object] = {"float32": math.nan, "float64": math.nan, "string": "", "int8": -1}
+    codecs = [ZstdCodec(level=1), Crc32cCodec()] if compressed else [Crc32cCodec()]
     with writing(root / name):
         return zarr.create_array(
             store=root / name,
@@ -87,13 +122,16 @@ def _make(
         )
 
 
-def open_array(root: Path, name: str) -> zarr.Array[Any]:
-    """An array with the shape its own metadata has, for writing."""
+def open_array(root: Path, name: str, *, empty_chunks: bool = True) -> zarr.Array[Any]:
+    """An array with the shape its own metadata has, for writing.
+
+    Of features a chunk without a value must be a file too, for links to point to.
+    """
     import zarr
 
-    # A chunk without a value must be a file too, for links to point to. `open_array` takes no
-    # such option (it ignores `config`); what zarr's configuration says when it opens is kept.
-    with reading(root / name), zarr.config.set({"array.write_empty_chunks": True}):
+    # `open_array` takes no such option (it ignores `config`); what zarr's configuration says when
+    # it opens is kept.
+    with reading(root / name), zarr.config.set({"array.write_empty_chunks": empty_chunks}):
         array = zarr.open_array(store=root / name, mode="r+")
     return array
 
@@ -107,14 +145,14 @@ def open_all(root: Path, *, writable: bool) -> dict[str, zarr.Array[Any]]:
         return dict(group.arrays())
 
 
-def grow(array: zarr.Array[Any], path: Path, length: int) -> None:
-    """Makes the first dimension `length` long."""
+def grow(array: zarr.Array[Any], path: Path, *lengths: int) -> None:
+    """Makes the first dimension, or the first ones, so long."""
     with writing(path):
-        array.resize((length, *array.shape[1:]))
+        array.resize((*lengths, *array.shape[len(lengths) :]))
 
 
-def read(array: zarr.Array[Any], path: Path, selection: slice = slice(None)) -> npt.NDArray[Any]:
-    """Values at `selection` of the first dimension: all, if none is given.
+def read(array: zarr.Array[Any], path: Path, selection: Any = ...) -> npt.NDArray[Any]:
+    """All values of an array, or those of a selection by numbers and slices.
 
     Raises StoreUnreadable when a file of it is damaged.
     """

@@ -23,7 +23,7 @@ from featurestore import arrays, disk, fused, provenance
 from featurestore.disk import reading, writing
 from featurestore.errors import ProvenanceMismatch, StoreNotFound, UsageError
 from featurestore.location import beside, local_path
-from featurestore.schema import CROPS, FAILED, FEATURES, MISSING
+from featurestore.schema import FAILED, FEATURES, MISSING
 
 if TYPE_CHECKING:
     import zarr
@@ -71,7 +71,7 @@ def write_clips(
 ) -> None:
     """Writes features of consecutive clips of one block; any process may call it.
 
-    `values` is float32 (n, 10, C), for clips `start` to `start + n - 1` of the backbone `name`.
+    `values` is float32 (n, crops, C), for clips `start` to `start + n - 1` of the backbone `name`.
     A reader sees each chunk as before or with these clips. Mark the clips done afterwards
     (Store.mark): before that they count as missing. With the `fingerprint` the task was planned
     with (Store.fingerprint), features of an array replaced since are refused.
@@ -95,7 +95,7 @@ def write_clips(
         block = array.chunks[0]
         if values.ndim != 3 or values.shape[1:] != array.shape[1:] or not len(values):
             raise UsageError(
-                f"{name}: expected features of shape (clips, {len(CROPS)}, {array.shape[2]}), "
+                f"{name}: expected features of shape (clips, {array.shape[1]}, {array.shape[2]}), "
                 f"got {values.shape}"
             )
         if start < 0 or stop > array.shape[0] or start // block != (stop - 1) // block:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from featurestore.align import segment_spans
 from featurestore.clips import clip_count, clip_starts
 from featurestore.errors import UsageError
 from featurestore.schema import STATES, VIDEO_TABLE
@@ -79,13 +80,16 @@ class Video:
         return range(self.clip_offset, self.clip_offset + self.clip_count)
 
 
-def columns(videos: Sequence[NewVideo], first_clip: int) -> dict[str, npt.NDArray[Any]]:
+def columns(
+    videos: Sequence[NewVideo], first_clip: int, segments: int | None = None
+) -> dict[str, npt.NDArray[Any]]:
     """New rows, by the arrays of schema.VIDEO_TABLE; their clips follow `first_clip`.
 
-    Raises UsageError when two of them have one name.
+    With `segments` each has so many clips, whatever its frames. Raises UsageError when two of
+    them have one name.
     """
     _check_names(videos)
-    counts = np.array([video.clip_count for video in videos], dtype=np.int64)
+    counts = np.array([segments or video.clip_count for video in videos], dtype=np.int64)
     made: dict[str, npt.NDArray[Any]] = {
         "clip_count": counts,
         "clip_offset": first_clip + np.cumsum(counts) - counts,
@@ -96,14 +100,22 @@ def columns(videos: Sequence[NewVideo], first_clip: int) -> dict[str, npt.NDArra
     return made
 
 
-def clip_columns(videos: Sequence[NewVideo], first_row: int) -> dict[str, npt.NDArray[Any]]:
-    """The new rows' clips, by the arrays of schema.CLIP_TABLE."""
-    counts = [video.clip_count for video in videos]
+def clip_columns(
+    videos: Sequence[NewVideo], first_row: int, segments: int | None = None
+) -> dict[str, npt.NDArray[Any]]:
+    """The new rows' clips, by the arrays of schema.CLIP_TABLE (and SEGMENT_TABLE)."""
     rows = np.arange(first_row, first_row + len(videos), dtype=np.int32)
-    starts = [clip_starts(video.frames) for video in videos]
+    none = np.zeros(0, np.int64)
+    if segments:
+        spans = [segment_spans(video.frames, segments) for video in videos]
+        return {
+            "clip_video": np.repeat(rows, segments),
+            "clip_start": np.concatenate([none, *(first for first, _ in spans)]),
+            "clip_stop": np.concatenate([none, *(after for _, after in spans)]),
+        }
     return {
-        "clip_video": np.repeat(rows, counts),
-        "clip_start": np.concatenate([np.zeros(0, np.int64), *starts]),
+        "clip_video": np.repeat(rows, [video.clip_count for video in videos]),
+        "clip_start": np.concatenate([none, *(clip_starts(video.frames) for video in videos)]),
     }
 
 

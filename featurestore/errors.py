@@ -61,3 +61,15 @@ class WeightsError(FeatureStoreError, ValueError):
 
 class DatasetError(FeatureStoreError, ValueError):
     """A dataset's folder that does not have the layout expected."""
+
+
+class SplitError(FeatureStoreError, ValueError):
+    """A split that contradicts itself, the videos that there are, or their labels."""
+
+
+class LabelError(FeatureStoreError, ValueError):
+    """Ground truth that contradicts itself, or is of a video that is not there."""
+
+
+class FeatureFileError(FeatureStoreError, ValueError):
+    """A file of features made elsewhere, or a list of such files, that cannot be used."""

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from featurestore import arrays, disk, schema
 from featurestore.clips import CLIP_FRAMES
 from featurestore.disk import reading, writing
 from featurestore.errors import NotAStore, StoreNotFound, StoreUnreadable, UsageError
 from featurestore.fused import can_link
+from featurestore.labels import UNKNOWN
 from featurestore.location import beside
 
 _VERSION: Final = "featurestore_layout"
@@ -23,9 +25,16 @@ Members = Mapping[str, Mapping[str, Any]]
 
 
 def make(
-    root: Path, *, dataset: str, block: int, fused_as: Literal["auto", "link", "copy", "none"]
+    root: Path,
+    *,
+    dataset: str,
+    block: int,
+    fused_as: Literal["auto", "link", "copy", "none"],
+    segments: int | None = None,
 ) -> None:
     """Makes an empty store at `root`, in one step: it is built beside and then renamed."""
+    if segments is not None and segments < 1:
+        raise UsageError(f"A store of videos in {segments} segments makes no sense")
     if not dataset or block < 1 or fused_as not in ("auto", "link", "copy", "none"):
         raise UsageError(
             f"A store has a dataset's name, blocks of 1 clip or more and fused arrays that are "
@@ -39,7 +48,7 @@ def make(
         new.mkdir(parents=True)
         if fused_as == "auto":
             fused_as = "link" if can_link(new) else "copy"
-        _fill(new, _attributes(root.name, dataset, block, fused_as))
+        _fill(new, _attributes(root.name, dataset, block, fused_as, segments), segments)
         new.rename(root)
 
 
@@ -121,7 +130,30 @@ def _check_free(root: Path) -> None:
     raise UsageError(f"{root}: there is a store already")
 
 
-def _fill(root: Path, attributes: Mapping[str, Any]) -> None:
+def make_labels(root: Path, frames: npt.NDArray[np.int64]) -> None:
+    """Adds the arrays of labels and splits, all unknown, to videos of so many frames.
+
+    Readers see them at the next commit. A store of an older layout then has this one: software
+    that only knows that one could not add videos rightly.
+    """
+    totals = np.cumsum(frames)
+    values = {"label": np.full(len(frames), UNKNOWN, np.int8), "frame_offset": totals - frames}
+    lengths = {"video": len(frames), "frame": int(frames.sum()), "split_name": 0}
+    for name, column in schema.LABEL_TABLE.items():
+        made = arrays.make_column(
+            root, name, column.dim, column.dtype, lengths[column.dim], column.attributes
+        )
+        if name in values and len(frames):
+            arrays.write(made, root / name, slice(None), values[name])
+    arrays.make_splits(root, len(frames))
+    # Last: an older software that finds the arrays finds the version, too.
+    document = arrays.document(root)
+    if document["attributes"][_VERSION] < schema.LAYOUT_VERSION:
+        document["attributes"][_VERSION] = schema.LAYOUT_VERSION
+        arrays.put_document(root, document)
+
+
+def _fill(root: Path, attributes: Mapping[str, Any], segments: int | None) -> None:
     import zarr
 
     zarr.create_group(root, attributes=dict(attributes))
@@ -130,34 +162,45 @@ def _fill(root: Path, attributes: Mapping[str, Any]) -> None:
     )
     names = np.array(schema.CROPS, dtype=np.dtypes.StringDType())
     arrays.write(crop, root / "crop", slice(None), names)
-    for name, column in (*schema.CLIP_TABLE.items(), *schema.VIDEO_TABLE.items()):
+    clips = schema.CLIP_TABLE | (schema.SEGMENT_TABLE if segments else {})
+    for name, column in (*clips.items(), *schema.VIDEO_TABLE.items()):
         arrays.make_column(root, name, column.dim, column.dtype, 0, column.attributes)
+    make_labels(root, np.zeros(0, np.int64))
     commit(root)
 
 
-def _attributes(name: str, dataset: str, block: int, fused_as: str) -> dict[str, Any]:
+def _attributes(
+    name: str, dataset: str, block: int, fused_as: str, segments: int | None
+) -> dict[str, Any]:
+    clips = (
+        f"{CLIP_FRAMES} consecutive frames, stride {CLIP_FRAMES}; ceil(T/{CLIP_FRAMES}) clips "
+        f"a video of T frames; the last begins at max(T-{CLIP_FRAMES}, 0) and ends with the "
+        f"video; of a video shorter than {CLIP_FRAMES} frames the last frame is repeated."
+    )
+    if segments:
+        clips = (
+            f"each video is cut into {segments} spans, features averaged over each: frames "
+            "clip_start to clip_stop - 1 (-1 where the video's number of frames is not known)"
+        )
     return {
         "title": f"Video features of {dataset}",
         "description": (
             "Features of video clips from pretrained networks: each array of features has a "
             "vector for each clip and each of ten crops. NaN: missing. Each clip's video is "
             "clip_video, a row of the table of videos, which are the arrays over video; leave "
-            "out clips of videos whose state is superseded."
+            "out clips of videos whose state is superseded. Labels: label, frame_label; who "
+            "trains and who tests: split."
         ),
-        "clips": (
-            f"{CLIP_FRAMES} consecutive frames, stride {CLIP_FRAMES}; ceil(T/{CLIP_FRAMES}) clips "
-            f"a video of T frames; the last begins at max(T-{CLIP_FRAMES}, 0) and ends with the "
-            f"video; of a video shorter than {CLIP_FRAMES} frames the last frame is repeated."
-        ),
+        "clips": clips,
         "open_with": (
             f"xarray.open_zarr({name!r}, chunks=None), or for Dask "
             "chunks={'clip': 8192, 'crop': -1}"
         ),
         "dataset": dataset,
         "block": block,
-        "clip_frames": CLIP_FRAMES,
+        **({"segments": segments} if segments else {"clip_frames": CLIP_FRAMES}),
         "fused": fused_as,
         _VERSION: schema.LAYOUT_VERSION,
         # xarray makes these coordinates, so that ds["r3d"] has them too.
-        "coordinates": " ".join(schema.CLIP_TABLE),
+        "coordinates": " ".join((*schema.CLIP_TABLE, *(schema.SEGMENT_TABLE if segments else ()))),
     }

@@ -20,12 +20,15 @@ def attributes_of(name: str, channels: int, made_by: Mapping[str, Any]) -> dict[
     if clash:
         raise UsageError(f"{name}: provenance must not be called {', '.join(clash)}")
     known = FEATURES.get(name)
+    elsewhere = name.startswith("imported_")
     parts = parts_of(name)
     statuses = " and ".join(status_of(part) for part in parts)
     return {
         "long_name": known.long_name if known else f"{name} features",
         "description": known.description
         if known
+        else "Features made elsewhere, as they were found in files; see imported and made_by."
+        if elsewhere
         else f"Features of {name}, averaged over the frames of each clip, for each of ten crops.",
         "parts": list(parts),
         "channels": channels,

@@ -6,11 +6,9 @@ names has the shape and attributes that it says.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from featurestore import arrays, disk, fused
 from featurestore.arrays import METADATA
@@ -62,22 +60,45 @@ def _restore(root: Path, name: str, committed: Mapping[str, Any]) -> None:
     if found == committed:
         return
     if found and name not in FUSED:
-        _cut_back(root, name, found["shape"][0], committed)
+        _cut_back(root, name, found["shape"], committed)
     arrays.put_document(folder, committed)
 
 
-def _cut_back(root: Path, name: str, length: int, committed: Mapping[str, Any]) -> None:
-    """Removes what was written beyond the committed length."""
+def _cut_back(root: Path, name: str, found: Sequence[int], committed: Mapping[str, Any]) -> None:
+    """Removes what was written beyond the committed shape; `found` is the shape on disk."""
     shape, chunks = committed["shape"], committed["chunk_grid"]["configuration"]["chunk_shape"]
-    kept = -(-shape[0] // chunks[0])
+    kept = [-(-length // chunk) for length, chunk in zip(shape, chunks, strict=True)]
     folder = root / name / "c"
+    # Features grow by clips alone, so of them the first axis is all that is looked at.
+    deep = 1 + max(axis for axis, length in enumerate(shape) if axis == 0 or found[axis] > length)
     with writing(folder):
-        for block in disk.names(folder):
-            if block.isdecimal() and int(block) >= kept:
-                disk.remove(folder / block)
-    # The last chunk that stays may hold features of clips that do not: the next clips to have
-    # their numbers must read NaN until they are written. Tables are written whole as they grow.
-    end = min(length, kept * chunks[0])
-    if len(shape) > 1 and shape[0] < end and (folder / str(kept - 1)).exists():
-        array = arrays.open_array(root, name)
-        arrays.write(array, root / name, slice(shape[0], end), np.float32(np.nan))
+        _drop_chunks(folder, kept[:deep])
+    if len(shape) == 1 and name != "frame_label":
+        return  # tables are written whole as they grow
+    # The last chunk that stays may hold values of clips, frames or videos that do not: the next
+    # ones to have their numbers must read as nothing until they are written.
+    ends = [min(n, k * chunk) for n, k, chunk in zip(found, kept, chunks, strict=True)]
+    for axis, (length, end) in enumerate(zip(shape, ends, strict=True)):
+        if length < end and _reaches(folder, axis, kept[axis] - 1):
+            array = arrays.open_array(root, name, empty_chunks=len(shape) == 3)
+            beyond = [slice(0, other) for other in ends]
+            beyond[axis] = slice(length, end)
+            arrays.write(array, root / name, tuple(beyond), array.fill_value)
+
+
+def _drop_chunks(folder: Path, kept: Sequence[int]) -> None:
+    """Removes the chunks of a row, a column, ... that is not among the first `kept`."""
+    for entry in disk.entries(folder):
+        if not entry.name.isdecimal():
+            continue
+        if int(entry.name) >= kept[0]:
+            disk.remove(Path(entry.path))
+        elif len(kept) > 1 and entry.is_dir(follow_symlinks=False):
+            _drop_chunks(Path(entry.path), kept[1:])
+
+
+def _reaches(folder: Path, axis: int, chunk: int) -> bool:
+    """Whether there is a chunk of this number on the axis."""
+    if axis == 0:
+        return (folder / str(chunk)).exists()
+    return any(_reaches(Path(e.path), axis - 1, chunk) for e in disk.entries(folder))

@@ -8,19 +8,27 @@ from dataclasses import dataclass
 from typing import Final
 
 from featurestore.clips import CLIP_FRAMES
+from featurestore.labels import ABNORMAL, NORMAL, UNKNOWN
+from featurestore.splits import TEST, TRAIN, UNUSED
 
-LAYOUT_VERSION: Final = 1
+# 2: labels and splits, which grow with the table of videos. Stores of 1 have none until some are
+# set.
+LAYOUT_VERSION: Final = 2
 
 # Every chunk of a fused array is byte for byte a chunk of one of its parts: this width divides
 # the widths of all parts but the last of each fused array.
 CHANNEL_CHUNK: Final = 512
 
 # A name is a folder's name too, so it must not be able to lead out of the store.
-_OTHER_MODEL: Final = re.compile(r"timm_[A-Za-z0-9][A-Za-z0-9_.+-]*")
+_OTHER_MODEL: Final = re.compile(r"(timm|imported)_[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 # Status arrays and the clips' tables: one read of a whole set is one small file.
 CLIP_CHUNK: Final = 65_536
 VIDEO_CHUNK: Final = 16_384
+# A megabyte, next to nothing compressed. A split of a million videos is one chunk: it is replaced
+# in one step.
+FRAME_CHUNK: Final = 1_048_576
+SPLIT_CHUNK: Final = 1_048_576
 
 MISSING: Final = 0
 DONE: Final = 1
@@ -94,12 +102,12 @@ def status_of(backbone: str) -> str:
 
 def is_array_name(name: str) -> bool:
     """Whether an array of this name in a store's root would be one of ours."""
-    tables = name in CLIP_TABLE or name in VIDEO_TABLE or name == "crop"
-    return tables or is_features_name(name.removeprefix("status_"))
+    tables = (*CLIP_TABLE, *SEGMENT_TABLE, *VIDEO_TABLE, *LABEL_TABLE, "split", "crop")
+    return name in tables or is_features_name(name.removeprefix("status_"))
 
 
 def is_features_name(name: str) -> bool:
-    """One of the nine, or features of another library's model: `timm_resnet50.a1_in1k`."""
+    """One of the nine, or others': `timm_resnet50.a1_in1k`, and `imported_i3d` made elsewhere."""
     return name in FEATURES or _OTHER_MODEL.fullmatch(name) is not None
 
 
@@ -119,7 +127,7 @@ def block_clips(clips: int) -> int:
 
 @dataclass(frozen=True)
 class Table:
-    """One array of the tables: one value a clip, or one a video."""
+    """One array of the tables: one value a clip, a video, a frame or a split."""
 
     dim: str
     dtype: str
@@ -138,6 +146,17 @@ CLIP_TABLE: Final[dict[str, Table]] = {
         "first frame of the clip",
         description=f"Number of a frame of its video, from 0; a clip is {CLIP_FRAMES} frames. "
         "Of a video shorter than that the last frame is repeated.",
+        units="frames",
+    ),
+}
+
+# Where clips are no runs of 16 frames (see Store.segments).
+SEGMENT_TABLE: Final[dict[str, Table]] = {
+    "clip_stop": _table(
+        "clip",
+        "int64",
+        "frame after the last one of the clip",
+        description="-1, like clip_start: the video's number of frames is not known.",
         units="frames",
     ),
 }
@@ -184,6 +203,38 @@ VIDEO_TABLE: Final[dict[str, Table]] = {
         description="; ".join(f"{state}: {meaning}" for state, meaning in STATES.items()),
     ),
     "reason": _table("video", "string", "why the state is not ok"),
+}
+
+_LABEL_VALUES: Final = {
+    "description": "0: normal, 1: abnormal, -1: unknown",
+    "flag_values": [NORMAL, ABNORMAL, UNKNOWN],
+    "flag_meanings": "normal abnormal unknown",
+}
+LABEL_TABLE: Final[dict[str, Table]] = {
+    "label": Table("video", "int8", {"long_name": "label of the video", **_LABEL_VALUES}),
+    "frame_offset": _table(
+        "video",
+        "int64",
+        "the video's first frame in frame_label",
+        description="Its frames are frame_offset to frame_offset + frames - 1.",
+    ),
+    "frame_label": Table(
+        "frame",
+        "int8",
+        {
+            "long_name": "label of the frame",
+            **_LABEL_VALUES,
+            "order": "frames as decoded, video after video as in the table of videos",
+        },
+    ),
+    "split_name": _table("split_name", "string", "name of the split"),
+}
+SPLIT_ATTRIBUTES: Final[dict[str, object]] = {
+    "long_name": "half of the split that the video is in",
+    "description": "0: train, 1: test, -1: neither. Weakly supervised training uses `label` of "
+    "the training videos, and nothing else of them.",
+    "flag_values": [TRAIN, TEST, UNUSED],
+    "flag_meanings": "train test neither",
 }
 
 CROP_ATTRIBUTES: Final[dict[str, object]] = {

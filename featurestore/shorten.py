@@ -9,6 +9,7 @@ import numpy as np
 from featurestore.blocks import read_clips, runs, write_clips
 from featurestore.catalog import NewVideo
 from featurestore.clips import CLIP_FRAMES
+from featurestore.labels import UNKNOWN, Truth
 from featurestore.schema import DONE
 from featurestore.store import Store
 
@@ -17,8 +18,9 @@ def shorten(store: Store, good_frames: Mapping[int, int]) -> dict[int, int]:
     """Gives damaged videos (row -> good frames, at least 1) a row of their true length.
 
     The new row supersedes the old one at the next commit and keeps the features of the clips that
-    both have: all but the last one, which ends with the good frames and is missing. Returns new
-    row -> old row. The caller holds the lock and commits; until then nothing has changed.
+    both have: all but the last one, which ends with the good frames and is missing; and what is
+    known of its frames. Returns new row -> old row. The caller holds the lock and commits; until
+    then nothing has changed.
 
     Raises StoreUnreadable or StoreUnwritable.
     """
@@ -41,7 +43,13 @@ def shorten(store: Store, good_frames: Mapping[int, int]) -> dict[int, int]:
         for v in old
     ]
     first = store.clips
+    labels = {v.name: store.frame_labels(v.index)[: good_frames[v.index]] for v in old}
     rows = store.append(new)
+    store.set_truth(
+        Truth(name, UNKNOWN, frames, "the longer row")
+        for name, frames in labels.items()
+        if (frames != UNKNOWN).any()
+    )
     for before, after in zip(old, new, strict=True):
         same = after.frames // CLIP_FRAMES
         for backbone in store.backbones:

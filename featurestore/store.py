@@ -8,18 +8,19 @@ replaces one small file, the root's metadata, in one step. One process at a time
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from featurestore import arrays, catalog, disk, fused, layout, provenance, schema
+from featurestore import arrays, catalog, disk, fused, labelled, layout, provenance, schema
 from featurestore.blocks import blank_clips
 from featurestore.catalog import NewVideo, Video
+from featurestore.clips import CLIP_FRAMES
 from featurestore.errors import UsageError
+from featurestore.labelled import Labelled
 from featurestore.location import local_path
 from featurestore.repair import repair
 from featurestore.schema import BACKBONES, FEATURES, FUSED, parts_of, status_of
@@ -33,16 +34,18 @@ def create(
     dataset: str,
     block: int,
     fused: Literal["auto", "link", "copy", "none"] = "auto",
+    segments: int | None = None,
 ) -> Store:
     """Makes a store without videos and opens it for writing; the caller holds the lock.
 
     `block` is the number of clips a block (schema.block_clips). Fused arrays are links to their
     parts' chunks, copies of them, or left out; "auto" is links where the disk can make them, else
-    copies. Killed at any moment, it leaves a whole store or none.
+    copies. With `segments`, clips are so many spans a video (align.segment_spans), not runs of 16
+    frames. Killed at any moment, it leaves a whole store or none.
 
     Raises NotAStore or UsageError when something lies there already, StoreUnwritable.
     """
-    layout.make(local_path(url), dataset=dataset, block=block, fused_as=fused)
+    layout.make(local_path(url), dataset=dataset, block=block, fused_as=fused, segments=segments)
     return open_store(url, "a")
 
 
@@ -66,22 +69,20 @@ def open_store(url: Url, mode: Literal["r", "a"] = "r") -> Store:
     return store
 
 
-class Store:
-    """An open store. Made by `create` and `open_store`."""
+class Store(Labelled):
+    """An open store. Made by `create` and `open_store`. Labels and splits: see Labelled."""
 
     def __init__(
         self, url: str, root: Path, document: Mapping[str, Any], *, writable: bool
     ) -> None:
+        super().__init__(url, root, writable=writable)
         attributes = document["attributes"]
         layout.check_whole(root, document)
-        self.url = url
         self.dataset: str = attributes["dataset"]
         self.block: int = attributes["block"]
         self.fused: fused.Mode = attributes["fused"]
-        self._root = root
-        self._writable = writable
-        self._failed = False
-        self._arrays = arrays.open_all(root, writable=writable)
+        # Clips a video where they are no runs of 16 frames but spans of another length each.
+        self.segments: int | None = attributes.get("segments")
 
     def __repr__(self) -> str:
         held = ", ".join((*self.backbones, *self.fused_arrays)) or "no features"
@@ -116,11 +117,37 @@ class Store:
         """Row of its video, int32 (clips,), and first frame, int64 (clips,), of each clip."""
         return self._read("clip_video"), self._read("clip_start")
 
+    def label_counts(self) -> dict[str, Any]:
+        """Videos by label, and of each split by half and label (see labelled.counts)."""
+        live = np.array([video.state != "superseded" for video in self.videos()], dtype=bool)
+        return labelled.counts(self, live)
+
+    def clip_spans(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """First frame of each clip and the frame after its last, int64 (clips,) each.
+
+        -1 where a video's number of frames is not known.
+        """
+        starts = self._read("clip_start")
+        if self.segments:
+            return starts, self._read("clip_stop")
+        ends = self._read("frames")[self._read("clip_video")]
+        return starts, np.minimum(starts + CLIP_FRAMES, ends)
+
     def live(self) -> npt.NDArray[np.bool_]:
         """Which clips are of videos not superseded, bool (clips,)."""
         live = np.array([video.state != "superseded" for video in self.videos()], dtype=bool)
         of_clips: npt.NDArray[np.bool_] = live[self._read("clip_video")]
         return of_clips
+
+    def features(self, name: str, clips: range) -> npt.NDArray[np.float32]:
+        """Features of consecutive clips, float32 (clips, crops, channels); fused arrays too."""
+        return self._read(self._known(name), slice(clips.start, clips.stop))
+
+    def done(self, name: str) -> npt.NDArray[np.bool_]:
+        """Which clips have features of this name, bool (clips,); fused ones need all parts."""
+        rows = [self.status(part) == schema.DONE for part in parts_of(self._known(name))]
+        whole: npt.NDArray[np.bool_] = np.logical_and.reduce(rows)
+        return whole
 
     def status(self, backbone: str) -> npt.NDArray[np.uint8]:
         """schema.MISSING, DONE or FAILED of each clip, uint8 (clips,)."""
@@ -144,11 +171,19 @@ class Store:
 
     # Changes that readers see at the next commit
 
-    def add_features(self, name: str, channels: int, attributes: Mapping[str, Any]) -> None:
+    def add_features(
+        self,
+        name: str,
+        channels: int,
+        attributes: Mapping[str, Any],
+        *,
+        crops: int = len(schema.CROPS),
+    ) -> None:
         """Adds a backbone: its features, all NaN, and its status, all missing.
 
-        `attributes` is its provenance: plain JSON. Raises UsageError for a name or width that is
-        not the schema's, or a backbone that is there.
+        `attributes` is its provenance: plain JSON. Features not of ten crops have a dimension
+        `crop_N` in place of `crop`. Raises UsageError for a name or width that is not the
+        schema's, or a backbone that is there.
         """
         known = FEATURES.get(name)
         if not schema.is_features_name(name) or (known and known.parts):
@@ -157,11 +192,13 @@ class Store:
             )
         if channels < 1 or (known and known.channels != channels):
             raise UsageError(f"{name} cannot have {channels} channels")
+        if crops < 1 or (known and crops != len(schema.CROPS)):
+            raise UsageError(f"{name} cannot have {crops} crops")
         self._not_there(name)
         described = provenance.attributes_of(name, channels, attributes)
         with self._changing():
             self._arrays[name] = arrays.make_features(
-                self._root, name, channels, self.clips, self.block, described
+                self._root, name, channels, self.clips, self.block, described, crops=crops
             )
             status = status_of(name)
             self._arrays[status] = arrays.make_column(
@@ -217,10 +254,11 @@ class Store:
         when two of the new ones have one name.
         """
         first, clips = self._length("video"), self.clips
-        rows = catalog.columns(videos, clips)
-        new_clips = catalog.clip_columns(videos, first)
+        rows = catalog.columns(videos, clips, self.segments)
+        new_clips = catalog.clip_columns(videos, first, self.segments)
         end = clips + len(new_clips["clip_video"])
         with self._changing():
+            self._append_labels(videos, first)
             for name in (*self.backbones, *self.fused_arrays):
                 self._grow(name, end)
             for name in self.backbones:
@@ -294,11 +332,6 @@ class Store:
         for name in self.backbones:
             blank_clips(self._root, name, np.flatnonzero(self.status(name) != schema.DONE))
 
-    def _known(self, name: str) -> str:
-        if name not in self._arrays:
-            raise UsageError(f"{self.url}: has no array {name!r}")
-        return name
-
     def _backbone(self, name: str) -> str:
         if name in FUSED:
             raise UsageError(f"{name} is made of {' and '.join(parts_of(name))}; ask for those")
@@ -309,37 +342,3 @@ class Store:
     def _not_there(self, name: str) -> None:
         if name in self._arrays:
             raise UsageError(f"{self.url}: has an array {name!r} already")
-
-    def _length(self, name: str) -> int:
-        return int(self._arrays[name].shape[0])
-
-    def _read(self, name: str) -> npt.NDArray[Any]:
-        return arrays.read(self._arrays[name], self._root / name)
-
-    def _write(self, name: str, selection: Any, values: Any) -> None:
-        arrays.write(self._arrays[name], self._root / name, selection, values)
-
-    def _grow(self, name: str, length: int) -> None:
-        arrays.grow(self._arrays[name], self._root / name, length)
-
-    def _extend(self, name: str, values: npt.NDArray[Any]) -> None:
-        if len(values):
-            length = self._length(name)
-            self._grow(name, length + len(values))
-            self._write(name, slice(length, None), values)
-
-    def _check_writable(self) -> None:
-        if not self._writable:
-            raise UsageError(f"{self.url}: is open for reading only")
-        if self._failed:
-            raise UsageError(f"{self.url}: an earlier change failed; open the store again")
-
-    @contextmanager
-    def _changing(self) -> Iterator[None]:
-        """A change in several steps: if one fails, nothing more may be committed."""
-        self._check_writable()
-        try:
-            yield
-        except BaseException:
-            self._failed = True
-            raise

@@ -11,14 +11,12 @@ from typing import Any
 import click
 
 from featurestore.errors import FeatureStoreError
+from jobs.cli_datasets import datasets
+from jobs.cli_exchange import export, import_
+from jobs.cli_option import option, random_split_options
+from jobs.cli_splits import split
 
 __all__ = ["main"]
-
-
-def option(name: str, **settings: Any) -> Any:
-    """An option with its environment variable: ``--store`` is also FS_STORE."""
-    variable = "FS_" + name.strip("-").replace("-", "_").upper()
-    return click.option(name, envvar=variable, show_envvar=True, show_default=True, **settings)
 
 
 class Names(click.types.StringParamType):
@@ -33,12 +31,27 @@ def cli() -> None:
     """Features of surveillance videos, clip by clip, in one Zarr store that anyone can open."""
 
 
+for command in (datasets, split, import_, export):
+    cli.add_command(command)
+
+
 @cli.command()
-@option("--dataset", required=True, help="ped2, or folder: any folder of videos.")
+@option("--dataset", required=True, help="ped2, avenue, ...: see fs-submit datasets.")
 @option("--root", type=click.Path(path_type=Path), help="Where it lies.  [./data/DATASET]")
 @option("--store", default="features", help="Folder (or URL) that holds NAME.zarr.")
 @option("--name", help="Name of the store.  [the dataset's, or the folder's own name]")
 @option("--videos", type=Names(), multiple=True, help="Only these: a name or a glob, repeated.")
+@option(
+    "--labels",
+    type=click.Path(path_type=Path),
+    help="Ground truth, if it lies elsewhere; of folder a CSV: video,start,end (in frames).",
+)
+@option(
+    "--split",
+    multiple=True,
+    help="official, a named one, random:K, or a CSV: video,split,label.  [all that are known]",
+)
+@random_split_options
 @option("--backbones", default="all", help="Some of the nine, by comma; all; or timm:MODEL.")
 @option("--weights", default="official", help="official, random, a folder of files, or a file.")
 @option(
@@ -82,20 +95,27 @@ def cli() -> None:
 @option("--retry-failed", is_flag=True, help="Try again what failed before.")
 @option("--dry-run", is_flag=True, help="Say what there is to do and how long it takes; stop.")
 def extract(
-    root: Path | None, backbones: str, videos: tuple[str, ...], dataset: str, **rest: Any
+    root: Path | None,
+    backbones: str,
+    videos: tuple[str, ...],
+    split: tuple[str, ...],
+    dataset: str,
+    **rest: Any,
 ) -> None:
     """Compute the features of every clip of a dataset that the store lacks.
 
     Safe to stop and to run again: what is finished is never computed twice. Exit code: 0 all well,
     1 stopped by an error, 3 finished but some videos failed or are damaged, 130 interrupted.
     """
-    from jobs.extract import Options, run
+    from jobs.extract import run
+    from jobs.options import Options
 
     options = Options(
         dataset=dataset,
         root=root or Path("data") / dataset,
         backbones=tuple(b for b in backbones.replace(",", " ").split() if b),
         videos=videos,
+        split=tuple(s for given in split for s in given.split(",") if s),
         **rest,
     )
     sys.exit(run(options, say=click.echo))

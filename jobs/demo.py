@@ -58,7 +58,8 @@ def main(directory: Path = Path(), workers: int | None = None) -> int:
     if trouble:
         print(_RANDOM.format(reason=trouble), flush=True)
 
-    from jobs.extract import Options, run, store_path
+    from jobs.extract import run
+    from jobs.options import Options, store_path
 
     options = Options(
         dataset="folder",

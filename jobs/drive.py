@@ -68,8 +68,9 @@ class Drive:
         running: dict[Future[Result], Given] = {}
         self.client.subscribe_topic(self.setup.topic, lambda event: self._events.put(event[1]))
         try:
-            self._look(waiting, running)
-            self._build()
+            if tasks:
+                self._look(waiting, running)
+                self._build()
             while running or len(waiting):
                 self._look(waiting, running)
                 while len(running) < TASKS_PER_WORKER * max(1, len(self._workers)):

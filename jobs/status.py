@@ -7,17 +7,29 @@ from typing import Any
 
 import numpy as np
 
-from featurestore import schema
+from featurestore import labelled, schema
 from featurestore.errors import FeatureStoreError, StoreNotFound
 from featurestore.location import local_path
 from featurestore.store import Store, open_store
 from jobs.progress import size
 
-__all__ = ["collect", "text"]
+__all__ = ["collect", "stores_in", "text"]
 
 
 def collect(folder: str, name: str | None = None) -> list[dict[str, Any]]:
     """One dict a store, ready for JSON: its videos by state, and each array's clips by status.
+
+    Raises:
+        StoreNotFound: no store there.
+    """
+    urls = stores_in(folder, name)
+    if len(urls) == 1:
+        return [_describe(urls[0], open_store(urls[0]))]
+    return [_described(url) for url in urls]
+
+
+def stores_in(folder: str, name: str | None = None) -> list[str]:
+    """The stores in a folder, or the one of this name; ``folder`` may be a store itself.
 
     Raises:
         StoreNotFound: no store there.
@@ -32,9 +44,7 @@ def collect(folder: str, name: str | None = None) -> list[dict[str, Any]]:
         raise StoreNotFound(
             f"no store in {folder}: run `fs-submit extract` first, or give its folder with --store"
         )
-    if len(urls) == 1:
-        return [_describe(urls[0], open_store(urls[0]))]
-    return [_described(url) for url in urls]
+    return urls
 
 
 def _described(url: str) -> dict[str, Any]:
@@ -63,6 +73,7 @@ def _describe(url: str, store: Store) -> dict[str, Any]:
         "videos": dict(Counter(v.state for v in videos)),
         "clips": int(live.sum()),
         "block": store.block,
+        **store.label_counts(),
         "arrays": arrays,
         "problems": [
             {"video": v.name, "state": v.state, "reason": v.reason}
@@ -98,6 +109,7 @@ def _text(one: dict[str, Any]) -> str:
         return f"error: {one['error']}"
     states = ", ".join(f"{count} {state}" for state, count in one["videos"].items())
     lines = [f"{one['store']}: {one['dataset']}, videos: {states or 'none'}; {one['clips']} clips"]
+    lines.append(f"  {labelled.summary(one)}")
     row = "  {:<14} {:>9} {:>9} {:>9} {:>10}  {}"
     lines.append(row.format("array", "done", "missing", "failed", "on disk", "made by"))
     for name, array in one["arrays"].items():
@@ -115,6 +127,8 @@ def _text(one: dict[str, Any]) -> str:
 
 
 def _made_by(made: dict[str, Any]) -> str:
+    if "imported" in made:
+        return f"imported: {made['imported']}"
     digest = str(made["weights"])
     shown = digest if digest.startswith("RANDOM") else digest[: len("sha256:") + 12]
     versions = ", ".join(f"{k} {v}" for k, v in made["versions"].items())

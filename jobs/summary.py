@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from featurestore import blocks, schema
+from featurestore import blocks, labelled, schema
 from featurestore.clips import clip_count
 from featurestore.errors import UnreadableVideo
 from featurestore.store import Store
@@ -95,6 +95,7 @@ def finish(store: Store, known: Collection[int], parts: Sequence[str], url: str,
     bad = [v for v in videos if v.state in ("failed", "damaged")]
     done = min(int(((store.status(n) == schema.DONE) & store.live()).sum()) for n in parts)
     say(f"{url}: {done} clips with {', '.join((*store.backbones, *store.fused_arrays))}")
+    say(labelled.summary(store.label_counts()))
     say(f"open it with: xarray.open_zarr({url!r})")
     if bad:
         say(f"{len(bad)} of {len(videos)} videos failed or are damaged: fs-submit status says why; "

@@ -28,7 +28,8 @@ from featurestore.schema import BACKBONES, FEATURES
 from jobs import engines, sample
 from jobs.backbones import Weights, resolve
 from jobs.engines import Choice, Network
-from jobs.extract import Options, run
+from jobs.extract import run
+from jobs.options import Options
 from jobs.specs import spec_of
 
 THREADS = len(os.sched_getaffinity(0))

@@ -16,8 +16,10 @@ import zarr  # noqa: F401 - so that children have it
 from featurestore.blocks import missing, runs, write_clips
 from featurestore.catalog import NewVideo
 from featurestore.errors import StoreNotFound
+from featurestore.labels import ABNORMAL, Truth
 from featurestore.lock import locked
 from featurestore.schema import DONE, FEATURES
+from featurestore.splits import Split
 from featurestore.store import create, open_store
 
 # Each round: the videos that are there, by name (frames; another number is another file), and the
@@ -27,6 +29,7 @@ ROUNDS: list[tuple[dict[str, int], list[str]]] = [
     ({"a": 40, "b": 30, "c": 70}, ["r3d", "swin", "swin_r3d"]),
     ({"a": 40, "b": 30, "c": 70, "d": 100, "broken": 0}, ["r3d", "swin", "swin_r3d"]),
 ]
+SPLITS = ["one", "other", "third"]  # a round adds one
 BLOCK = 4
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.symlink", "os.truncate"}
 
@@ -36,6 +39,11 @@ def features(name: str, clips: range) -> np.ndarray:
     base = np.arange(10 * FEATURES[name].channels, dtype=np.float32)
     whole = np.stack([base + clip * 100_000 + len(name) for clip in clips])
     return whole.reshape(len(clips), 10, -1)
+
+
+def truth(name: str, frames: int) -> Truth:
+    """Every third frame is anomalous."""
+    return Truth(name, ABNORMAL, (np.arange(frames) % 3 == 0).astype(np.int8), "t")
 
 
 def run(url: str, number: int) -> None:
@@ -54,6 +62,10 @@ def run(url: str, number: int) -> None:
                 if known.get(name) != frames
             ]
         )
+        store.set_truth(truth(name, frames) for name, frames in wanted.items() if name != "b")
+        for split in SPLITS[: number + 1]:
+            parts = {name: (len(name) + len(split)) % 2 for name in wanted}
+            store.set_split(Split(split, parts, {}, split))
         for name in names:
             if name not in (*store.backbones, *store.fused_arrays):
                 parts = FEATURES[name].parts

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from featurestore.labels import ABNORMAL
 from featurestore.schema import DONE
 from tests.featurestore import commands
 from tests.featurestore.commands import ROUNDS
@@ -60,6 +61,11 @@ def check_done(ds: xr.Dataset) -> int:
     np.testing.assert_array_equal(
         ds["clip_video"], np.repeat(np.arange(ds.sizes["video"]), ds["clip_count"])
     )
+    assert int(ds["frames"].sum()) == ds.sizes["frame"]
+    for row in np.flatnonzero(ds["label"].values == ABNORMAL):
+        first, count = int(ds["frame_offset"][row]), int(ds["frames"][row])
+        truth = commands.truth("x", count).frames
+        np.testing.assert_array_equal(ds["frame_label"][first : first + count], truth)
     for name in ("r3d", "swin"):
         if name in ds:
             clips = np.flatnonzero(ds[f"status_{name}"].values == DONE)
@@ -116,13 +122,16 @@ GROW = """
 import itertools, sys
 from featurestore.blocks import runs, write_clips
 from featurestore.catalog import NewVideo
+from featurestore.splits import Split
 from featurestore.store import create
-from tests.featurestore.commands import features
+from tests.featurestore.commands import features, truth
 store = create(sys.argv[1], dataset="x", block=4)
 store.add_features("r3d", 512, {})
 for number in itertools.count():
     first = store.clips
     store.append([NewVideo(f"v{number % 7}", "v", 40), NewVideo(f"w{number}", "w", 20)])
+    store.set_truth([truth(f"v{number % 7}", 40), truth(f"w{number}", 20)])
+    store.set_split(Split(f"s{number}", {f"v{number % 7}": 0}, {}, ""))
     if number == 2:
         store.add_features("swin", 1024, {})
         store.add_fused("swin_r3d")
@@ -147,8 +156,11 @@ def test_readers_see_the_old_or_the_new_state_while_it_grows(tmp_path: Path) -> 
         until = time.monotonic() + 60
         while len(set(seen)) <= 5 and time.monotonic() < until:
             ds = xr.open_zarr(url, chunks=None)
-            status = {name: ds[name].values for name in ds if str(name).startswith("status_")}
-            ds = ds.load().assign({name: ("clip", values) for name, values in status.items()})
+            # What tells that other values are there is read before them, as it is written after.
+            told = {name: ds[name].values for name in ds if str(name).startswith("status_")}
+            told = {name: ("clip", values) for name, values in told.items()}
+            told["label"] = ("video", ds["label"].values)
+            ds = ds.load().assign(told)
             check_done(ds)
             seen.append(ds.sizes["clip"])
         assert writer.poll() is None

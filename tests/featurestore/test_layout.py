@@ -64,7 +64,7 @@ def test_dimensions_types_and_values(tmp_path: Path) -> None:
     assert ds["clip_count"].values.tolist() == [3, 2, 5]
     assert ds["video"].values.tolist() == ["v0", "v1", "v2"]
     assert tuple(ds["crop"].values) == CROPS
-    assert set(ds.dims) == {"clip", "crop", "video"} | {
+    assert set(ds.dims) == {"clip", "crop", "video", "frame", "split_name"} | {
         f"channel_{of.channels}" for of in FEATURES.values()
     }
 
@@ -123,7 +123,7 @@ def test_a_flipped_bit_is_an_error(tmp_path: Path) -> None:
 def test_an_empty_store_reads(tmp_path: Path) -> None:
     store = create(tmp_path / "new.zarr", dataset="new", block=4)
     ds = read(store.url)
-    assert dict(ds.sizes) == {"clip": 0, "video": 0, "crop": 10}
+    assert dict(ds.sizes) == {"clip": 0, "video": 0, "frame": 0, "split_name": 0, "crop": 10}
     assert store.videos() == []
     assert store.live().tolist() == []
     assert "0 videos" in repr(store)

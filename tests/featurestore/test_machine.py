@@ -20,7 +20,9 @@ from hypothesis.stateful import (
 )
 
 from featurestore.blocks import write_clips
+from featurestore.labels import Truth
 from featurestore.schema import DONE, FAILED, MISSING
+from featurestore.splits import Split
 from featurestore.store import Store, create, open_store
 from tests.featurestore.making import read, video
 
@@ -45,6 +47,9 @@ class Machine(RuleBasedStateMachine):
         self.written: dict[str, dict[int, int]] = {}  # clip -> version
         self.made_by: dict[str, int] = {}
         self.fused: set[str] = set()
+        self.labels: list[int] = []  # of each row
+        self.frame_labels: list[int] = []  # of each row: all its frames have the same one
+        self.splits: dict[str, list[int]] = {}  # half of each row
         self.versions = itertools.count(1)
         self.looked = False
 
@@ -66,8 +71,13 @@ class Machine(RuleBasedStateMachine):
 
     def remember(self) -> None:
         self.committed = (
-            list(self.rows), dict(self.made_by), set(self.fused), self.clips
+            list(self.rows), dict(self.made_by), set(self.fused), self.clips, list(self.splits)
         )  # fmt: skip
+
+    @property
+    def live(self) -> dict[str, int]:
+        """Row of each name: the last one."""
+        return {name: row for row, (name, _) in enumerate(self.rows)}
 
     @rule(
         counts=st.dictionaries(st.sampled_from("abcd"), st.integers(0, 6), min_size=1, max_size=3)
@@ -75,6 +85,10 @@ class Machine(RuleBasedStateMachine):
     def append(self, counts: dict[str, int]) -> None:
         rows = self.store.append([video(name, count) for name, count in counts.items()])
         assert rows == range(len(self.rows), len(self.rows) + len(counts))
+        heirs = [self.live.get(name) for name in counts]
+        for of_rows in (self.labels, *self.splits.values()):
+            of_rows += [-1 if heir is None else of_rows[heir] for heir in heirs]
+        self.frame_labels += [-1] * len(counts)
         self.rows += counts.items()
         for status in self.status.values():
             status += [MISSING] * sum(counts.values())
@@ -131,6 +145,27 @@ class Machine(RuleBasedStateMachine):
         self.written[name].clear()
         self.status[name] = [MISSING] * self.clips
 
+    @rule(data=st.data())
+    def set_truth(self, data: st.DataObject) -> None:
+        wanted = data.draw(st.dictionaries(st.sampled_from(sorted(self.live)), st.integers(-1, 1)))
+        frames = {name: max(16 * self.rows[self.live[name]][1] - 5, 0) for name in wanted}
+        self.store.set_truth(
+            Truth(name, label, np.full(frames[name], label, np.int8), "t")
+            for name, label in wanted.items()
+        )
+        for name, label in wanted.items():
+            if label != -1:
+                self.labels[self.live[name]] = self.frame_labels[self.live[name]] = label
+
+    @rule(data=st.data(), name=st.sampled_from(["s", "t"]))
+    def set_split(self, data: st.DataObject, name: str) -> None:
+        halves = st.dictionaries(st.sampled_from(sorted(self.live)), st.integers(0, 1))
+        parts = data.draw(halves)
+        self.store.set_split(Split(name, parts, {}, "drawn"), replace=True)
+        of_rows = self.splits.setdefault(name, [-1] * len(self.rows))
+        for video_name, row in self.live.items():
+            of_rows[row] = parts.get(video_name, -1)
+
     @rule()
     def commit(self) -> None:
         self.store.commit()
@@ -143,6 +178,9 @@ class Machine(RuleBasedStateMachine):
             (Path(self.url) / leftover).write_bytes(b"half")
         self.store = open_store(self.url, "a")
         self.rows, self.made_by, self.fused = (x.copy() for x in self.committed[:3])  # type: ignore[assignment]
+        count = len(self.rows)
+        self.labels, self.frame_labels = self.labels[:count], self.frame_labels[:count]
+        self.splits = {name: self.splits[name][:count] for name in self.committed[4]}
         self.status = {name: self.status[name][: self.clips] for name in self.made_by}
         self.written = {
             name: {c: v for c, v in self.written[name].items() if c < self.clips}
@@ -153,8 +191,14 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def look(self) -> None:
-        rows, made_by, fused, clips = self.committed
+        rows, made_by, fused, clips, splits = self.committed
         ds = read(self.url)
+        assert ds["label"].values.tolist() == self.labels[: len(rows)]
+        frames = np.repeat(self.frame_labels[: len(rows)], ds["frames"].values)
+        assert ds["frame_label"].values.tolist() == frames.tolist()
+        assert ds["split_name"].values.tolist() == splits
+        halves = [self.splits[name][: len(rows)] for name in splits]
+        assert ds["split"].values.tolist() == halves
         assert ds["video"].values.tolist() == [name for name, _ in rows]
         assert ds.sizes["clip"] == clips
         last = {name: index for index, (name, _) in enumerate(rows)}

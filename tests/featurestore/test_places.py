@@ -90,9 +90,9 @@ def change_root(root: Path, **attributes: Any) -> None:
 
 def test_a_store_of_a_newer_version(tmp_path: Path) -> None:
     store = make(tmp_path / "x.zarr", [2], names=["r3d"])
-    change_root(Path(store.url), featurestore_layout=2)
+    change_root(Path(store.url), featurestore_layout=3)
     for mode in ("r", "a"):
-        with pytest.raises(NotAStore, match=r"newer version .*layout 2.*knows up to 1.*Update it"):
+        with pytest.raises(NotAStore, match=r"newer version .*layout 3.*knows up to 2.*Update it"):
             open_store(store.url, mode)
 
 
@@ -197,9 +197,12 @@ def test_a_full_disk_at_any_moment_of_a_change(tmp_path: Path) -> None:
             break
         assert str(tmp_path / "x.zarr") in refusal
         assert "No space left on device. Free some space" in refusal
+        seen = read(store.url)
+        if seen.sizes["clip"] == 11:  # it refused the old row's state, after the commit
+            open_store(store.url, "a")
+            break
         with pytest.raises(UsageError, match="an earlier change failed; open the store again"):
             store.commit()
-        seen = read(store.url)
         assert seen.sizes == before.sizes
         assert list(seen.variables) == list(before.variables)
         if (seen["status_r3d"] == 0).all():

@@ -39,7 +39,7 @@ def test_blocks_grow_with_the_set() -> None:
     assert all(a <= b for a, b in pairwise(sizes))
 
 
-@pytest.mark.parametrize("name", ["timm_resnet50.a1_in1k", "swin", "swin_i3d"])
+@pytest.mark.parametrize("name", ["timm_resnet50.a1_in1k", "imported_i3d", "swin", "swin_i3d"])
 def test_names_of_features(name: str) -> None:
     assert schema.is_features_name(name)
     assert schema.is_array_name(f"status_{name}")
@@ -47,7 +47,7 @@ def test_names_of_features(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", "..", "timm_..", "timm_a/b", "a/../b", "notes", "timm_", "/swin", "timm_.a"],
+    ["", "..", "timm_..", "timm_a/b", "a/../b", "notes", "timm_", "/swin", "timm_.a", "imported_"],
 )
 def test_names_that_are_none(name: str) -> None:
     assert not schema.is_features_name(name)

@@ -23,7 +23,7 @@ from jobs import cluster, engines, sample
 from jobs.backbones import resolve
 from jobs.cluster import PinGPU, connect, local_shape
 from jobs.drive import Drive
-from jobs.extract import provenance
+from jobs.making import provenance
 from jobs.plan import make_tasks
 from jobs.progress import Progress
 from jobs.specs import spec_of

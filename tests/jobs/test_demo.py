@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 
 import jobs.extract
+import jobs.options
 from featurestore import schema
 from featurestore.catalog import NewVideo
 from featurestore.errors import WeightsError
@@ -72,10 +73,10 @@ def test_what_it_says(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def run(options: jobs.extract.Options) -> int:
+    def run(options: jobs.options.Options) -> int:
         assert options.weights == "random"
         assert not options.replace  # random features never take the place of real ones
-        store = create(jobs.extract.store_path(options), dataset="demo", block=4)
+        store = create(jobs.options.store_path(options), dataset="demo", block=4)
         store.append([NewVideo("normal_01", "normal_01.mp4", 16)])
         made = {"model": "", "weights": "RANDOM(seed=0)", "engine": "torch", "precision": "float32"}
         for name in schema.BACKBONES:

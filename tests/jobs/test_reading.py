@@ -95,7 +95,7 @@ class Hanging(ClipReader):
 def test_a_decoder_that_hangs_costs_its_own_video_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "STALL_SECONDS", 1.0)
+    monkeypatch.setattr(reading, "STALL_SECONDS", 3.0)
     monkeypatch.setattr(reading, "ClipReader", Hanging)
     hangs = write_video(tmp_path / "hangs.mp4", 48, options=H264_B)
     sound = write_video(tmp_path / "sound.mp4", 32, options=H264_B)
@@ -107,7 +107,7 @@ def test_a_decoder_that_hangs_costs_its_own_video_only(
     assert [segment for segment, _ in found] == [0, 0, 1, 1]
     trouble = found[1][1]
     assert isinstance(trouble, UnreadableVideo)
-    assert str(trouble).startswith(f"{hangs}: the decoder gave no frame for 1 s")
+    assert str(trouble).startswith(f"{hangs}: the decoder gave no frame for 3 s")
     assert number_of(found[3][1][0]) == 16
 
 
@@ -116,10 +116,10 @@ def test_opening_a_large_file_may_take_longer_than_a_frame(
 ) -> None:
     class Slow(ClipReader):
         def __init__(self, path: str, frames: int, decoder: str) -> None:
-            threading.Event().wait(2.5)
+            threading.Event().wait(5)
             super().__init__(path, frames, decoder)
 
-    monkeypatch.setattr(reading, "STALL_SECONDS", 1.0)
+    monkeypatch.setattr(reading, "STALL_SECONDS", 3.0)
     monkeypatch.setattr(reading, "ClipReader", Slow)
     path = write_video(tmp_path / "a.mp4", 16, options=H264_B)
     assert firsts(task_of(0, (path, 16, (0,)))) == [(0, 0)]

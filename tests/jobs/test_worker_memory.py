@@ -19,7 +19,7 @@ from featurestore.catalog import NewVideo
 from featurestore.store import create
 from jobs import engines
 from jobs.backbones import resolve
-from jobs.extract import provenance
+from jobs.making import provenance
 from jobs.plan import make_tasks
 from jobs.specs import spec_of
 from jobs.worker import Setup, extract_clips
