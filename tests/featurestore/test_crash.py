@@ -18,7 +18,7 @@ from tests.featurestore.commands import ROUNDS
 from tests.featurestore.making import read
 
 CHECKOUT = Path(__file__).parents[2]
-KILLS_A_ROUND = 11
+KILLS_A_ROUND = 6
 
 Command = Callable[[Path, int, int], str]
 

@@ -37,10 +37,12 @@ class Command:
             start_new_session=True,
         )
 
-    def run(self, *words: object, code: int = 0) -> "subprocess.CompletedProcess[str]":
+    def run(
+        self, *words: object, code: int = 0, seconds: float = 500
+    ) -> "subprocess.CompletedProcess[str]":
         process = self.start(*words)
         try:
-            out, err = process.communicate(timeout=300)
+            out, err = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             kill_group(process)  # or it works on beneath the tests that follow
             raise
