@@ -5,17 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
+from jobs.cli_option import option
+
 __all__ = ["datasets"]
-
-
-def option(name: str, **settings: Any) -> Any:
-    """An option with its environment variable, as those of the other commands."""
-    variable = "FS_" + name.strip("-").upper()
-    return click.option(name, envvar=variable, show_envvar=True, **settings)
 
 
 @click.group(invoke_without_command=True)

@@ -178,7 +178,12 @@ def prepare(
     made = [restricted(split, all_here) for split in made]
     for split in made:
         splits.check(split, all_here, labels)
-        labels |= {v: of for v, of in split.labels.items() if labels.get(v, UNKNOWN) == UNKNOWN}
+        brought = {v: of for v, of in split.labels.items() if labels.get(v, UNKNOWN) == UNKNOWN}
+        labels |= brought
+        if not split.parts:  # a table of labels alone
+            for video, label in brought.items():
+                bare = truths.get(video) or Truth(video, UNKNOWN, None, split.source)
+                truths[video] = changed(bare, label=label)
     if wanted.random:
         kept = None if replace else store
         made += _drawn(wanted, kept, {video: labels.get(video, UNKNOWN) for video in all_here})

@@ -45,8 +45,9 @@ def add(
         )
         remarks = labelling.record(store, plan, replace=replace)
         store.commit()
-    names = ", ".join(split.name for split in plan.splits)
-    return [*remarks, f"{url}: added {names}" if names else f"{url}: has them already"]
+    added = [split.name for split in plan.splits] or (["labels"] if plan.truths else [])
+    said = f"added {', '.join(added)}" if added else "has them already"
+    return [*remarks, f"{url}: {said}"]
 
 
 def the_store(folder: str, name: str | None) -> str:

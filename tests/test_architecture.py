@@ -91,7 +91,7 @@ def test_tables_need_no_networks(module: str) -> None:
     assert not loaded(f"import {module}") & NETWORKS
 
 
-COMMANDS = [["--help"], ["extract", "--help"], ["status"], ["status", "--json"]]
+COMMANDS = [["--help"], ["extract", "--help"], ["datasets"], ["status"], ["status", "--json"]]
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,6 @@ class Tree:
     train: frozenset[str]
     labels: tuple[str, ...]
     inside: str = "."
-    abnormal: frozenset[str] = field(default_factory=frozenset)
 
     def flags(self, video: str) -> np.ndarray | None:
         """int8 (T,): 1 where a frame is anomalous."""
@@ -197,7 +196,6 @@ def ucf_crime(root: Path) -> Tree:
         },
         frozenset({"Abuse001_x264", "Normal_Videos001_x264"}),
         ("Temporal_Anomaly_Annotation_for_Testing_Videos.txt",),
-        abnormal=frozenset({"Abuse001_x264"}),
     )
     folders = {
         "Abuse001_x264": "Anomaly-Videos-Part-1/Abuse",
