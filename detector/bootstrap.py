@@ -156,5 +156,6 @@ def _joined(arrays: Sequence[npt.NDArray[np.float64] | npt.NDArray[np.int64]]) -
 
 
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:
-    undefined = np.full(len(numerator), np.nan)
-    return np.divide(numerator, denominator, out=undefined, where=denominator > 0)
+    found: Floats = np.full(len(numerator), np.nan)
+    np.divide(numerator, denominator, out=found, where=denominator > 0)
+    return found
