@@ -18,9 +18,9 @@ from scipy import special
 from scipy.optimize import brentq, minimize_scalar
 
 from detector.errors import FitError
+from detector.moments import Floats
 from featurestore.errors import UsageError
 
-Floats = npt.NDArray[np.float64]
 Parameters = tuple[float, ...]
 
 # How far the support goes beyond the scores seen, in parts of their range, and how near to its
@@ -44,12 +44,12 @@ class Support:
         """Scores beyond the support moved just inside it."""
         edge = (self.upper - self.lower) / (1 + 2 * MARGIN) * NEAREST
         low, high = self.lower + edge, self.upper - edge
-        return np.minimum(np.maximum(np.asarray(scores, np.float64), low), high)
+        return np.asarray(np.clip(np.asarray(scores, np.float64), low, high), np.float64)
 
     def ranks(self, scores: npt.ArrayLike) -> Floats:
         """1 + number of reference scores below each score."""
         below = np.searchsorted(self.reference, np.asarray(scores, np.float64), side="left")
-        return 1.0 + below
+        return (below + 1).astype(np.float64)
 
 
 def support_of(scores: npt.ArrayLike) -> Support:
