@@ -12,9 +12,9 @@ from scipy.special import logsumexp, softmax
 from detector.gaussian import Gaussian, gaussian_of
 from detector.moments import Floats, Moments, moments, nothing
 
-ROUNDS: Final = 200
+ROUNDS: Final = 100
 # Rise of the mean log likelihood, per row, below which it has converged.
-CONVERGED: Final = 1e-5
+CONVERGED: Final = 1e-3
 # Added to the covariances, in parts of the rows' mean variance: keeps a component from
 # collapsing onto a few clips.
 RIDGE: Final = 1e-2

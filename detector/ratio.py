@@ -105,7 +105,9 @@ def direction_of(
     covariance = (normal.covariance + abnormal.covariance) / 2
     apart = abnormal.mean - normal.mean
     size = math.sqrt(float(np.trace(covariance)))
-    if not np.linalg.norm(apart) > 1e-10 * max(size, float(np.linalg.norm(normal.mean)), 1e-300):
+    # Rounding of float32 features; what chance does with a few clips is far larger.
+    unit = max(size, float(np.linalg.norm(normal.mean)))
+    if not np.linalg.norm(apart) > 1e-6 * unit:
         raise FitError(
             "Clips of normal and of abnormal training videos are the same on average: no "
             "direction tells them apart. Are the labels right?"
