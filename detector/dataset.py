@@ -56,7 +56,7 @@ def live_rows(ds: xr.Dataset) -> npt.NDArray[np.bool_]:
     last = {name: row for row, name in enumerate(names)}
     live = np.array([last[name] == row for row, name in enumerate(names)], bool)
     if "state" in ds:
-        live &= ds["state"].values.astype(str) != "superseded"
+        live &= np.array([str(state) != "superseded" for state in ds["state"].values], bool)
     return live
 
 
@@ -179,7 +179,7 @@ class StoreReader:
         chunk, firsts = np.unique(
             np.searchsorted(borders, clips, side="right") - 1, return_index=True
         )
-        stops = [*firsts[1:].tolist(), len(clips)]
+        stops = [*firsts.tolist(), len(clips)][1:]
         for number, first, stop in zip(chunk.tolist(), firsts.tolist(), stops, strict=True):
             low, high = int(borders[number]), int(borders[number + 1])
             if self._blocks:

@@ -269,4 +269,6 @@ def raw_values(
     """Raw values of a model at all clips, (count, k); NaN where features are missing."""
     blocks = project(reader, projection, model, executor)
     found = list(timed(blocks, "scores", reader, log))
-    return np.concatenate(found).astype(np.float64) if found else np.empty((0, 1))
+    if not found:
+        return model.raw(np.zeros((0, projection.width)))
+    return np.concatenate(found).astype(np.float64)

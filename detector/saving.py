@@ -106,7 +106,8 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
                 f"{folder}: was saved by another version of this software (format {version}; this "
                 f"one knows {VERSION}). Fit it again, or use that version"
             )
-        with np.load(folder / _ARRAYS, allow_pickle=False) as arrays:
+        # Opened here: of a damaged file numpy would leave its own open.
+        with (folder / _ARRAYS).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             content: dict[str, Any] = _from_plain(plain["content"], arrays)
     except UnknownDetector:
         raise
