@@ -76,7 +76,7 @@ def quantiles(
     """Where `cdf` reaches each probability (n,), between `low` and `high`, by bisection."""
     p = np.asarray(probabilities, np.float64)
     lower, upper = np.full(p.shape, float(low)), np.full(p.shape, float(high))
-    for _ in range(64):
+    for _ in range(50):
         middle = (lower + upper) / 2
         above = cdf(middle) >= p
         lower, upper = np.where(above, lower, middle), np.where(above, middle, upper)

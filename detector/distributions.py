@@ -20,6 +20,7 @@ from detector.diagnosis import Uniformity
 from detector.differences import Difference, differences
 from detector.errors import FitError
 from detector.families import FAMILIES, Distribution, Support
+from detector.table import percent
 from featurestore.errors import UsageError
 
 FOLDS: Final = 5
@@ -29,7 +30,7 @@ CLASSES: Final = ("normal", "abnormal")
 LEVELS: Final = (0.5, 0.9)
 
 # Equally likely points of a fitted density, to integrate over it.
-_POINTS: Final = 4000
+_POINTS: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -199,7 +200,7 @@ def text(of: Description) -> str:
         ]
     lines.append(f"{of.projection}, difference of the classes")
     rows = [
-        (one.measure, f"{one.value:.4g} {one.unit}", f"{100 * one.p_value:.2g}%")
+        (one.measure, f"{one.value:.4g} {one.unit}", percent(one.p_value))
         for one in of.differences
     ]
     lines += _aligned([("", "", "p, over videos"), *rows])
@@ -238,7 +239,7 @@ def _cells(fit: FamilyFit) -> tuple[str, ...]:
 def _uniform(of: Uniformity | None) -> str:
     if of is None:
         return "-"
-    return f"{of.distance:.1%}" + ("" if of.p_value is None else f" ({100 * of.p_value:.2g}%)")
+    return f"{of.distance:.1%}" + ("" if of.p_value is None else f" ({percent(of.p_value)})")
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
