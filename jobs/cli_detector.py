@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featurestore.errors import SplitError, UsageError
-from featurestore.labels import ABNORMAL, NORMAL
 from jobs.cli_option import option, random_split_options
 
 if TYPE_CHECKING:
@@ -291,7 +290,9 @@ def _options(asked: dict[str, Any]) -> Options:
 
 
 def _counts(text: str) -> dict[int, int]:
-    """ "6,4": 6 abnormal and 4 normal videos."""
+    """Label -> videos of `6,4`: 6 abnormal and 4 normal ones."""
+    from featurestore.labels import ABNORMAL, NORMAL
+
     words = [word.strip() for word in text.split(",")]
     if len(words) != 2 or not all(word.isdecimal() for word in words):
         raise UsageError(
