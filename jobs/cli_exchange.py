@@ -83,7 +83,7 @@ def import_(
     help="A .npy a video, .list files, gt.npy.",
 )
 @option("--store", default="features", help="Folder (or URL) of stores, or one store.")
-@option("--dataset", help="The store of this name.  [the only one there]")
+@option("--name", "dataset", help="The store of this name.  [the only one there]")
 @option("--array", help="Which features.  [the only ones there]")
 @option("--split", help="Which split.  [the only one there]")
 @option(

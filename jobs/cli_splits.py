@@ -22,7 +22,7 @@ def split() -> None:
 
 @split.command()
 @option("--store", **_STORE)
-@option("--dataset", help="The store of this name.  [the only one there]")
+@option("--name", "dataset", help="The store of this name.  [the only one there]")
 @option(
     "--split",
     "texts",
@@ -44,7 +44,7 @@ def add(store: str, dataset: str | None, texts: tuple[str, ...], **settings: Any
 
 @split.command("list")
 @option("--store", **_STORE)
-@option("--dataset", help="Only the store of this name.")
+@option("--name", "dataset", help="Only the store of this name.")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def list_(store: str, dataset: str | None, as_json: bool) -> None:
     """The splits of each store: videos to train and to test, by label, and where it is from."""

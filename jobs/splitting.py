@@ -61,7 +61,7 @@ def the_store(folder: str, name: str | None) -> str:
     if len(urls) > 1:
         raise UsageError(
             f"{folder} has {len(urls)} stores: {', '.join(Path(url).stem for url in urls)}; "
-            "say which with --dataset"
+            "say which with --name"
         )
     return urls[0]
 

@@ -279,7 +279,7 @@ def test_the_store_that_is_meant(
         extract(root, "random:1", url=tmp_path / "features" / f"{name}.zarr")
     error = run("split", "add", "--split", "random:1", code=1)
     assert "features has 2 stores: one, two; say which with --dataset" in error
-    run("split", "add", "--dataset", "two", "--split", "random:2")
+    run("split", "add", "--name", "two", "--split", "random:2")
     assert [one["store"] for one in splitting.collect("features")].count("features/two.zarr") == 2
     with pytest.raises(DatasetError, match="elsewhere is not there"):
         splitting.add("features", "two", ["official"], root=Path("elsewhere"))

@@ -1,0 +1,148 @@
+"""Count, mean and scatter of weighted rows: of parts, merged, the same as of the whole.
+
+Map, combine, finalise: `moments(part)` each, `+` between, `.covariance` in the end. Merging is
+by Chan, Golub and LeVeque (1983), which never subtracts two large sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import blas
+
+Floats = npt.NDArray[np.float64]
+
+# Rows that `Running` multiplies in the precision they come in before it adds to float64.
+FLUSH_ROWS: Final = 8192
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of rows x_i with weights w_i: their number, W = sum w_i, mean (d,), scatter (d, d).
+
+    The scatter is the sum of w_i (x_i - mean)(x_i - mean)^T. All float64.
+    """
+
+    count: int
+    weight: float
+    mean: Floats
+    scatter: Floats
+
+    @property
+    def covariance(self) -> Floats:
+        """Scatter over weight: the maximum likelihood estimate, (d, d); 0 without rows."""
+        return self.scatter / self.weight if self.weight else self.scatter
+
+    def __add__(self, other: Moments) -> Moments:
+        """The moments of both parts' rows."""
+        if not other.weight:
+            return Moments(self.count + other.count, self.weight, self.mean, self.scatter)
+        if not self.weight:
+            return Moments(self.count + other.count, other.weight, other.mean, other.scatter)
+        weight = self.weight + other.weight
+        apart = other.mean - self.mean
+        scatter = self.scatter + other.scatter
+        scatter += np.outer(apart * (self.weight * other.weight / weight), apart)
+        return Moments(
+            self.count + other.count,
+            weight,
+            self.mean + apart * (other.weight / weight),
+            scatter,
+        )
+
+
+def nothing(width: int) -> Moments:
+    """The moments of no rows."""
+    return Moments(0, 0.0, np.zeros(width), np.zeros((width, width)))
+
+
+def moments(rows: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> Moments:
+    """The moments of rows (n, d) with weights (n,), all 1 if None; computed in float64."""
+    x = np.asarray(rows, np.float64)
+    if not len(x):
+        return nothing(x.shape[1])
+    if weights is None:
+        mean = x.mean(axis=0)
+        centred = x - mean
+        return Moments(len(x), float(len(x)), mean, centred.T @ centred)
+    w = np.asarray(weights, np.float64)
+    total = float(w.sum())
+    if not total:
+        return Moments(len(x), 0.0, np.zeros(x.shape[1]), np.zeros((x.shape[1],) * 2))
+    mean = w @ x / total
+    # A product of a matrix with its own transpose is half the work.
+    centred = np.sqrt(w)[:, None] * (x - mean)
+    return Moments(len(x), total, mean, centred.T @ centred)
+
+
+def merged(parts: Iterable[Moments], width: int) -> Moments:
+    """The sum of moments of rows of this width."""
+    total = nothing(width)
+    for part in parts:
+        total = total + part
+    return total
+
+
+class Running:
+    """Moments of many rows of thousands of channels, as they stream by.
+
+    Rows are shifted and scaled by what the first ones say, so that squares neither overflow nor
+    cancel, then multiplied in the precision they come in (float32 has half the cost of float64,
+    and rounding of 1e-7 is far below what clips vary) and added to float64 every FLUSH_ROWS rows.
+    Needs memory for 1.5 float64 matrices of (channels, channels). The result depends on which
+    rows each `add` gets: whoever needs the same bits gives the same.
+    """
+
+    def __init__(self, channels: int) -> None:
+        self._channels = channels
+        self._count = 0
+        self._first: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None
+        self._sum = np.zeros(channels)
+        self._squares = np.zeros((channels, channels), order="F")
+        self._pending: npt.NDArray[Any] | None = None
+        self._pending_rows = 0
+
+    def add(self, rows: npt.NDArray[Any]) -> None:
+        """Rows (n, channels), float32 or float64, all finite."""
+        if not len(rows):
+            return
+        if self._first is None:
+            scale = rows.std(axis=0, dtype=np.float64)
+            scale = np.where(scale > 0, scale, 1.0)
+            shift = rows.mean(axis=0, dtype=np.float64)
+            self._first = shift.astype(rows.dtype), scale.astype(rows.dtype)
+            self._first[1][self._first[1] == 0] = 1  # a scale that only float64 can hold
+        shifted = np.ascontiguousarray((rows - self._first[0]) / self._first[1])
+        self._count += len(rows)
+        self._sum += shifted.sum(axis=0, dtype=np.float64)
+        if self._pending is None or self._pending.dtype != shifted.dtype:
+            self._flush()
+            self._pending = np.zeros((self._channels,) * 2, shifted.dtype, order="F")
+        product = blas.ssyrk if shifted.dtype == np.float32 else blas.dsyrk
+        self._pending = product(1.0, shifted.T, beta=1.0, c=self._pending, overwrite_c=1)
+        self._pending_rows += len(rows)
+        if self._pending_rows >= FLUSH_ROWS:
+            self._flush()
+
+    def result(self) -> Moments:
+        """The moments of all rows so far."""
+        if self._first is None:
+            return nothing(self._channels)
+        self._flush()
+        shift, scale = (part.astype(np.float64) for part in self._first)
+        mean = self._sum / self._count
+        scatter = np.triu(self._squares)  # BLAS fills the upper half only
+        scatter += np.triu(scatter, 1).T
+        scatter -= np.outer(mean * self._count, mean)
+        scatter *= np.outer(scale, scale)
+        return Moments(self._count, float(self._count), shift + scale * mean, scatter)
+
+    def _flush(self) -> None:
+        if self._pending is not None:
+            self._squares += self._pending
+            self._pending[...] = 0
+            self._pending_rows = 0

@@ -1,0 +1,274 @@
+"""Passes over clips: read block by block, each chunk once, memory bounded; alone or on workers.
+
+A `Reader` gives clips averaged over their crops, in the order of the store. A pass maps a
+function over runs of its blocks and combines what comes back in order. The functions are plain
+and can be pickled, so an executor may run them anywhere the reader can be opened.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from detector.models import Model
+from detector.moments import Floats, Moments, Running, nothing
+from detector.projection import Projection, Projector
+
+# Rows given to the arithmetic at a time, whatever the blocks they were read in: so the same bits
+# come out however a store is chunked. 512 clips of 3072 channels are 6 MB.
+BATCH: Final = 512
+
+# Clips of one task of an executor: sends back one matrix of (channels, channels) for a gigabyte
+# read. So many are waited for at a time.
+TASK_CLIPS: Final = 8192
+IN_FLIGHT: Final = 16
+
+T = TypeVar("T")
+Block = slice  # of the clips that a reader gives
+
+
+class Reader(Protocol):
+    """`count` clips of `channels` channels, in blocks; a block is read in one go."""
+
+    @property
+    def count(self) -> int: ...
+    @property
+    def channels(self) -> int: ...
+    @property
+    def blocks(self) -> Sequence[Block]:
+        """Consecutive slices of range(count)."""
+
+    def bytes_of(self, block: Block) -> int:
+        """Bytes, decompressed, that reading it takes."""
+
+    def read(self, block: Block) -> npt.NDArray[Any]:
+        """Its clips (n, channels), averaged over crops; NaN where features are missing."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one pass read: each chunk once."""
+
+    name: str
+    clips: int
+    bytes: int
+    seconds: float
+
+    def __str__(self) -> str:
+        speed = self.bytes / max(self.seconds, 1e-9) / 1e6
+        return f"{self.name}: {self.clips} clips, {self.bytes / 1e6:.1f} MB, {speed:.0f} MB/s"
+
+
+class ArrayReader:
+    """Clips of an array (clips, channels) or (clips, crops, channels), taken in an order."""
+
+    def __init__(self, values: npt.NDArray[Any], order: npt.NDArray[np.int64]) -> None:
+        self._values, self._order = values, order
+
+    @property
+    def count(self) -> int:
+        """Number of clips."""
+        return len(self._order)
+
+    @property
+    def channels(self) -> int:
+        """Width of a clip's features."""
+        return int(self._values.shape[-1])
+
+    @property
+    def blocks(self) -> Sequence[Block]:
+        """In the size of batches."""
+        return [slice(i, min(i + BATCH, self.count)) for i in range(0, self.count, BATCH)]
+
+    def bytes_of(self, block: Block) -> int:
+        """Of the array's own numbers."""
+        clips: int = block.stop - block.start
+        return clips * self._values.itemsize * math.prod(self._values.shape[1:])
+
+    def read(self, block: Block) -> npt.NDArray[Any]:
+        """Clips averaged over crops."""
+        return over_crops(self._values[self._order[block]])
+
+
+def over_crops(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Mean over crops of (n, crops, channels); crops are no samples. (n, channels) stays."""
+    found = values if values.dtype in (np.float32, np.float64) else values.astype(np.float32)
+    if values.ndim == 3:
+        # `mean` over a middle axis takes twice as long.
+        found = np.add.reduce(found, axis=1)
+        found /= values.shape[1]
+    return found
+
+
+def sum_up(
+    reader: Reader, executor: Executor | None = None
+) -> tuple[Moments, npt.NDArray[np.bool_], Pass]:
+    """Moments of all clips that are finite, which are, (count,), and what was read."""
+    begun = time.perf_counter()
+    total, finite = nothing(reader.channels), [np.zeros(0, bool)]
+    for part, good in _mapped(_sum_up, reader, executor):
+        total = total + part
+        finite.append(good)
+    done = _done("moments", reader, begun)
+    return total, np.concatenate(finite), done
+
+
+def project(
+    reader: Reader,
+    projection: Projection,
+    model: Model | None = None,
+    executor: Executor | None = None,
+) -> Iterator[npt.NDArray[Any]]:
+    """All clips projected, (n, d) a run; or the raw values (n, k) of a model at them.
+
+    NaN where a clip's features are missing.
+    """
+    return _mapped(partial(_project, projection, model), reader, executor)
+
+
+def timed(
+    blocks: Iterator[T], name: str, reader: Reader, log: Callable[[Pass], None]
+) -> Iterator[T]:
+    """The same blocks; after the last, what was read in the time that reading them took."""
+    seconds = 0.0
+    while True:
+        begun = time.perf_counter()
+        block = next(blocks, None)
+        seconds += time.perf_counter() - begun
+        if block is None:
+            break
+        yield block
+    done = _done(name, reader, 0.0)
+    log(Pass(done.name, done.clips, done.bytes, seconds))
+
+
+def _done(name: str, reader: Reader, begun: float) -> Pass:
+    read = sum(reader.bytes_of(block) for block in reader.blocks)
+    return Pass(name, reader.count, read, time.perf_counter() - begun)
+
+
+def _sum_up(reader: Reader, blocks: Sequence[Block]) -> Iterator[tuple[Moments, Any]]:
+    running, finite = Running(reader.channels), [np.zeros(0, bool)]
+
+    def good() -> Iterator[npt.NDArray[Any]]:
+        for rows in _read_ahead(reader, blocks):
+            finite.append(is_finite(rows))
+            yield rows if finite[-1].all() else rows[finite[-1]]
+
+    for batch in batched(good()):
+        running.add(batch)
+    yield running.result(), np.concatenate(finite)
+
+
+def _project(
+    projection: Projection, model: Model | None, reader: Reader, blocks: Sequence[Block]
+) -> Iterator[npt.NDArray[Any]]:
+    projector: Projector | None = None
+    for batch in batched(_read_ahead(reader, blocks)):
+        projector = projector or Projector(projection, batch.dtype)
+        good = is_finite(batch)
+        rows = projector(batch if good.all() else batch[good])
+        found = rows if model is None else model.raw(rows.astype(np.float64))
+        whole = np.full((len(batch), found.shape[1]), np.nan, found.dtype)
+        whole[good] = found
+        yield whole
+
+
+def is_finite(rows: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which rows (n, d) have neither NaN nor infinity."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.asarray(np.isfinite(rows.sum(axis=1)))
+
+
+def batched(blocks: Iterator[npt.NDArray[Any]], size: int = BATCH) -> Iterator[npt.NDArray[Any]]:
+    """The same rows in batches of `size`; the last may be smaller."""
+    waiting: list[npt.NDArray[Any]] = []
+    held = 0
+    for block in blocks:
+        begin = 0
+        while held + len(block) - begin >= size:
+            end = begin + size - held
+            batch = [*waiting, block[begin:end]]
+            yield batch[0] if len(batch) == 1 else np.concatenate(batch)
+            waiting, held, begin = [], 0, end
+        if begin < len(block):
+            waiting.append(block[begin:])
+            held += len(block) - begin
+    if held:
+        yield np.concatenate(waiting)
+
+
+def _read_ahead(reader: Reader, blocks: Sequence[Block]) -> Iterator[npt.NDArray[Any]]:
+    """The blocks' clips, the next block being read while one is worked on."""
+    with ThreadPoolExecutor(1, thread_name_prefix="detector-read") as thread:
+        ahead: deque[Future[npt.NDArray[Any]]] = deque()
+        for block in blocks:
+            ahead.append(thread.submit(reader.read, block))
+            if len(ahead) > 1:
+                yield ahead.popleft().result()
+        if ahead:
+            yield ahead.popleft().result()
+
+
+def _mapped(
+    function: Callable[[Reader, Sequence[Block]], Iterator[T]],
+    reader: Reader,
+    executor: Executor | None,
+) -> Iterator[T]:
+    if executor is None:
+        yield from function(reader, reader.blocks)
+        return
+    waiting: deque[Future[list[T]]] = deque()
+    try:
+        for task in _tasks(reader.blocks):
+            waiting.append(executor.submit(_listed, function, reader, task))
+            if len(waiting) >= IN_FLIGHT:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _listed(
+    function: Callable[[Reader, Sequence[Block]], Iterator[T]],
+    reader: Reader,
+    blocks: Sequence[Block],
+) -> list[T]:
+    return list(function(reader, blocks))
+
+
+def _tasks(blocks: Sequence[Block]) -> Iterator[Sequence[Block]]:
+    task: list[Block] = []
+    for block in blocks:
+        task.append(block)
+        if task[-1].stop - task[0].start >= TASK_CLIPS:
+            yield task
+            task = []
+    if task:
+        yield task
+
+
+def raw_values(
+    reader: Reader,
+    projection: Projection,
+    model: Model,
+    executor: Executor | None,
+    log: Callable[[Pass], None],
+) -> Floats:
+    """Raw values of a model at all clips, (count, k); NaN where features are missing."""
+    blocks = project(reader, projection, model, executor)
+    found = list(timed(blocks, "scores", reader, log))
+    if not found:
+        return model.raw(np.zeros((0, projection.width)))
+    return np.concatenate(found).astype(np.float64)
