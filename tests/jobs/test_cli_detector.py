@@ -126,7 +126,7 @@ def test_runs_are_listed_compared_and_deleted(tmp_path: Path) -> None:
 def test_fit_then_score_elsewhere(tmp_path: Path) -> None:
     for name in ("one", "two"):
         make(tmp_path / f"{name}.zarr")
-    with pytest.raises(UsageError, match="say which with --dataset"):
+    with pytest.raises(UsageError, match="say which with --name"):
         run("fit", "--store", tmp_path, "--features", "timm_a", "--split", "weak", "-o", "x")
     words = ("--store", tmp_path, "--name", "one", "--features", "timm_a,timm_b", "--split")
     assert "Fusion" in run("fit", *words, "weak", "-o", tmp_path / "fitted").stdout

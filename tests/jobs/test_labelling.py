@@ -278,7 +278,7 @@ def test_the_store_that_is_meant(
     for name in ("one", "two"):
         extract(root, "random:1", url=tmp_path / "features" / f"{name}.zarr")
     error = run("split", "add", "--split", "random:1", code=1)
-    assert "features has 2 stores: one, two; say which with --dataset" in error
+    assert "features has 2 stores: one, two; say which with --name" in error
     run("split", "add", "--name", "two", "--split", "random:2")
     assert [one["store"] for one in splitting.collect("features")].count("features/two.zarr") == 2
     with pytest.raises(DatasetError, match="elsewhere is not there"):

@@ -87,7 +87,7 @@ class Hanging(ClipReader):
     release = threading.Event()
 
     def clip(self, start: int) -> np.ndarray:
-        if start and "hangs" in str(self.source.path):
+        if start and self.source.path.stem == "hangs":
             self.release.wait(60)
         return super().clip(start)
 
