@@ -86,18 +86,18 @@ def test_workers_killed(command: Command, many: Path, undisturbed: xr.Dataset) -
 
 POISON = """
 import os
-import jobs.worker
+import jobs.reading
 
 # Dask runs this file in the nanny and again in the worker
-if not hasattr(jobs.worker, "opened"):
-    jobs.worker.opened = jobs.worker.open_source
+if not hasattr(jobs.reading, "opened"):
+    jobs.reading.opened = jobs.reading.open_source
 
 def open_source(path, **settings):
     if path.stem == "normal_02":
         os._exit(11)  # as a crash in a decoder would end the process
-    return jobs.worker.opened(path, **settings)
+    return jobs.reading.opened(path, **settings)
 
-jobs.worker.open_source = open_source
+jobs.reading.open_source = open_source
 """
 
 
