@@ -16,7 +16,7 @@ from distributed.comm.core import CommClosedError
 
 from featurestore.errors import FeatureStoreError, UsageError
 
-__all__ = ["IgnoreInterrupt", "PinGPU", "connect", "local_shape"]
+__all__ = ["IgnoreInterrupt", "PinGPU", "connect", "local_shape", "worker_addresses"]
 
 CORES_PER_WORKER = 4  # one network's threads stop gaining beyond about this many
 CONNECT_SECONDS = 20
@@ -128,6 +128,18 @@ def connect(cluster: str, workers: int = 1, device: str = "cpu") -> Iterator[Cli
                 f"--cluster {cluster}: the connection to the scheduler was lost ({error}). What "
                 "was finished is safe: start the scheduler, and run the same command again."
             ) from error
+
+
+def worker_addresses(client: Client) -> frozenset[str]:
+    """The workers there are.
+
+    Raises:
+        CommClosedError: the scheduler is gone (``connect`` tells the user).
+    """
+    info = client.scheduler_info(n_workers=-1)
+    if "workers" not in info:
+        raise CommClosedError("it does not answer any more")
+    return frozenset(info["workers"])
 
 
 def _gpu_count() -> int:

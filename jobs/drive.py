@@ -16,6 +16,7 @@ from featurestore.clips import CLIP_FRAMES
 from featurestore.errors import FeatureStoreError
 from featurestore.schema import DONE, FAILED, MISSING
 from featurestore.store import Store
+from jobs.cluster import worker_addresses
 from jobs.plan import Segment, Task, TaskQueue
 from jobs.progress import Progress
 from jobs.worker import Failure, Result, Setup, build_networks, extract_clips
@@ -99,7 +100,7 @@ class Drive:
         }  # fmt: skip
         while building:
             self._show()
-            here = self.client.scheduler_info(n_workers=-1)["workers"]
+            here = worker_addresses(self.client)
             for future, address in list(building.items()):
                 if future.status == "error" or (address not in here and not future.done()):
                     self._why_not_built(future)
@@ -124,7 +125,7 @@ class Drive:
         if now - self._asked < 1:
             return
         self._asked = now
-        self._workers = frozenset(self.client.scheduler_info(n_workers=-1)["workers"])
+        self._workers = worker_addresses(self.client)
         if self._workers:
             self._alone_since = now
         elif now - self._alone_since > LONELY_SECONDS:

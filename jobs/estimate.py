@@ -32,9 +32,8 @@ def clip_cost(specs: Mapping[str, BackboneSpec]) -> dict[str, float]:
 def machine_rate(device: str, client: Client | None = None) -> float:
     """GFLOP/s that the networks should reach on this machine, or on all workers of a cluster."""
     if client is not None:
-        workers = len(client.scheduler_info(n_workers=-1)["workers"])
         one: float = client.submit(matrix_rate, device, pure=False).result()
-        return one * workers
+        return one * len(client.scheduler_info(n_workers=-1)["workers"])
     if device != "cuda":
         return matrix_rate(device)
     # In a process of its own: the driver would hold a part of the first card for the whole run
