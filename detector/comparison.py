@@ -12,7 +12,8 @@ from detector import bootstrap
 from detector.bootstrap import Interval
 from detector.curves import auc
 from detector.evaluation import draws
-from detector.scored import ABNORMAL, Scored
+from detector.scored import Scored
+from detector.videos import ABNORMAL
 from featurestore.errors import UsageError
 
 

@@ -214,13 +214,16 @@ class StoreReader:
 
     def read(self, block: Block) -> npt.NDArray[Any]:
         """Clips averaged over crops."""
-        low, high = self._ranges[block.start]
-        part = self._array.isel({self._array.dims[0]: slice(low, high)})
+        low, _ = self._ranges[block.start]
+        values, wanted = self.load(block), self._clips[block] - low
+        return over_crops(values if len(wanted) == len(values) else values[wanted])
+
+    def load(self, block: Block) -> npt.NDArray[Any]:
+        """All clips of its chunks, as they are stored."""
+        part = self._array.isel({self._array.dims[0]: slice(*self._ranges[block.start])})
         # A Dask array is computed here, not on the cluster that may be running this very task.
         loaded = part.compute(scheduler="synchronous") if part.chunks else part
-        values = loaded.values
-        wanted = self._clips[block] - low
-        return over_crops(values if len(wanted) == len(values) else values[wanted])
+        return np.asarray(loaded.values)
 
 
 def _chunk_borders(array: xr.DataArray) -> npt.NDArray[np.int64]:

@@ -19,7 +19,8 @@ from detector.curves import (
     count,
     equal_error_rate,
 )
-from detector.scored import ABNORMAL, NORMAL, UNKNOWN, Scored
+from detector.scored import Scored
+from detector.videos import ABNORMAL, NORMAL, UNKNOWN
 
 # A calibrated score is an alarm from here on.
 ALARM: Final = 0.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,10 @@ from detector.passes import Pass, Reader
 from detector.projection import Projection, principal
 from detector.rows import kept
 from detector.videos import ABNORMAL, NORMAL, Videos, bounds_of
+
+# Principal components are those of this many clips at most, spread evenly over every video: more
+# hardly turn them, and their product costs more than reading them.
+BASIS_CLIPS: Final = 8192
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,8 @@ def fit_reader(
                 "Give another split, or a detector that needs normal videos only: oneclass"
             )
     log: list[Pass] = []
-    moments, finite, read = passes.sum_up(reader, executor)
+    step = -(-videos.clips // BASIS_CLIPS)
+    moments, finite, read = passes.sum_up(reader, videos.every(step), executor)
     log.append(read)
     left, notes = without(videos, finite, method)
     labels = left.clip_labels

@@ -116,7 +116,8 @@ class Running:
             shift = rows.mean(axis=0, dtype=np.float64)
             self._first = shift.astype(rows.dtype), scale.astype(rows.dtype)
             self._first[1][self._first[1] == 0] = 1  # a scale that only float64 can hold
-        shifted = np.ascontiguousarray((rows - self._first[0]) / self._first[1])
+        shifted = np.ascontiguousarray(rows - self._first[0])
+        shifted /= self._first[1]
         self._count += len(rows)
         self._sum += shifted.sum(axis=0, dtype=np.float64)
         if self._pending is None or self._pending.dtype != shifted.dtype:
@@ -135,10 +136,11 @@ class Running:
         self._flush()
         shift, scale = (part.astype(np.float64) for part in self._first)
         mean = self._sum / self._count
-        scatter = np.triu(self._squares)  # BLAS fills the upper half only
-        scatter += np.triu(scatter, 1).T
+        scatter = self._squares + self._squares.T  # BLAS fills one half; the other is 0
+        scatter.flat[:: self._channels + 1] /= 2
         scatter -= np.outer(mean * self._count, mean)
-        scatter *= np.outer(scale, scale)
+        scatter *= scale
+        scatter *= scale[:, None]
         return Moments(self._count, float(self._count), shift + scale * mean, scatter)
 
     def _flush(self) -> None:

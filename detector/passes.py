@@ -110,15 +110,21 @@ def over_crops(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def sum_up(
-    reader: Reader, executor: Executor | None = None
+    reader: Reader, chosen: npt.NDArray[np.bool_] | None = None, executor: Executor | None = None
 ) -> tuple[Moments, npt.NDArray[np.bool_], Pass]:
-    """Moments of all clips that are finite, which are, (count,), and what was read."""
-    begun = time.perf_counter()
+    """Moments of the clips of a mask (count,), all if None, that are finite.
+
+    Returns which of all clips are finite, too, (count,), and what was read. The time of a pass is
+    that of its blocks; what a sum takes to be finished does not depend on the number of clips.
+    """
+    begun, finishing = time.perf_counter(), 0.0
     total, finite = nothing(reader.channels), [np.zeros(0, bool)]
-    for part, good in _mapped(_sum_up, reader, executor):
-        total = total + part
+    for part, good, seconds in _mapped(partial(_sum_up, chosen), reader, executor):
+        # All of the work is here when there is no executor, and in one part.
+        finishing += seconds if executor is None else 0.0
+        total = total + part if total.weight else part
         finite.append(good)
-    done = _done("moments", reader, begun)
+    done = _done("moments", reader, time.perf_counter() - begun - finishing)
     return total, np.concatenate(finite), done
 
 
@@ -147,26 +153,30 @@ def timed(
         if block is None:
             break
         yield block
-    done = _done(name, reader, 0.0)
-    log(Pass(done.name, done.clips, done.bytes, seconds))
+    log(_done(name, reader, seconds))
 
 
-def _done(name: str, reader: Reader, begun: float) -> Pass:
+def _done(name: str, reader: Reader, seconds: float) -> Pass:
     read = sum(reader.bytes_of(block) for block in reader.blocks)
-    return Pass(name, reader.count, read, time.perf_counter() - begun)
+    return Pass(name, reader.count, read, seconds)
 
 
-def _sum_up(reader: Reader, blocks: Sequence[Block]) -> Iterator[tuple[Moments, Any]]:
+def _sum_up(
+    chosen: npt.NDArray[np.bool_] | None, reader: Reader, blocks: Sequence[Block]
+) -> Iterator[tuple[Moments, npt.NDArray[np.bool_], float]]:
     running, finite = Running(reader.channels), [np.zeros(0, bool)]
 
-    def good() -> Iterator[npt.NDArray[Any]]:
-        for rows in _read_ahead(reader, blocks):
+    def wanted() -> Iterator[npt.NDArray[Any]]:
+        for block, rows in zip(blocks, _read_ahead(reader, blocks), strict=True):
             finite.append(is_finite(rows))
-            yield rows if finite[-1].all() else rows[finite[-1]]
+            keep = finite[-1] if chosen is None else finite[-1] & chosen[block]
+            yield rows if keep.all() else rows[keep]
 
-    for batch in batched(good()):
+    for batch in batched(wanted()):
         running.add(batch)
-    yield running.result(), np.concatenate(finite)
+    begun = time.perf_counter()
+    found = running.result()
+    yield found, np.concatenate(finite), time.perf_counter() - begun
 
 
 def _project(

@@ -17,8 +17,9 @@ from detector import table
 from detector.curves import auc
 from detector.drawing import Figure, svg, write_png
 from detector.figures import Densities, density_figure, highest_frames, roc_figure, time_figure
-from detector.scored import ABNORMAL, NORMAL, Scored
+from detector.scored import Scored
 from detector.table import Row, percent
+from detector.videos import ABNORMAL, NORMAL
 from featurestore import disk
 from featurestore.disk import writing
 

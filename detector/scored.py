@@ -5,17 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from detector.curves import Counts, Floats, count
+from detector.videos import ABNORMAL, NORMAL, UNKNOWN
 from featurestore.errors import UsageError
-
-NORMAL: Final = 0
-ABNORMAL: Final = 1
-UNKNOWN: Final = -1
 
 Labels = npt.NDArray[np.int8]
 

@@ -59,6 +59,11 @@ class Videos:
         """Numbers of the videos in the order of their names."""
         return sorted(range(len(self.names)), key=self.names.__getitem__)
 
+    def every(self, step: int) -> npt.NDArray[np.bool_]:
+        """A mask (clips,) of the first clip of each video and every `step`-th after it."""
+        within = np.arange(self.clips) - np.repeat(self.bounds[:-1], np.diff(self.bounds))
+        return np.equal(within % step, 0)
+
     def count(self, label: int) -> int:
         """Number of videos of a label."""
         return int((self.labels == label).sum())

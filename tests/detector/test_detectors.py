@@ -242,9 +242,9 @@ def test_some_constant_channels(name: str, train: Any, test: Any, fitted: Any) -
 
 @every
 def test_fewer_clips_than_channels(name: str) -> None:
-    x, videos, labels = clips(labels=[0, 1, 0, 1], channels=300)
-    assert len(x) < 300
-    other = clips(labels=[0, 1], channels=300, seed=1)
+    x, videos, labels = clips(labels=[0, 1, 0, 1], channels=150)
+    assert len(x) < 150
+    other = clips(labels=[0, 1], channels=150, seed=1)
     assert np.isfinite(Detector(name).fit(x, videos, labels).score_samples(*other[:2])).all()
 
 
@@ -397,3 +397,22 @@ def test_how_many_are_read_at_a_time_does_not_matter(size: int) -> None:
             getattr(whole.fitted.projection, field.name), getattr(cut.fitted.projection, field.name)
         )
     np.testing.assert_array_equal(whole.fitted.model.offsets, cut.fitted.model.offsets)
+
+
+def test_the_basis_of_many_clips_is_that_of_some(
+    train: Any, test: Any, fitted: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every second clip of each video gives the components; all are fitted, and checked for NaN."""
+    x, videos, labels = train
+    monkeypatch.setattr("detector.fitted.BASIS_CLIPS", len(x) // 2)
+    damaged = x.copy()
+    damaged[1, 0, 0] = np.nan  # not among those of the basis
+    found = Detector("density").fit(damaged, videos, labels)
+    assert found.fitted.left_out == 1
+    assert found.fitted.training.videos.clips == len(x) - 1
+    within = np.concatenate([np.arange(n) for n in np.unique(videos, return_counts=True)[1]])
+    its = x.mean(axis=1)[(within % 3 == 0) if len(x) % 2 else (within % 2 == 0)]
+    np.testing.assert_allclose(found.fitted.projection.mean, its.mean(axis=0), rtol=1e-5)
+    scores = found.score_samples(*test[:2])
+    whole = fitted["density"].score_samples(*test[:2])
+    assert np.corrcoef(scores, whole)[0, 1] > 0.95

@@ -8,7 +8,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from detector.comparison import compare
 from detector.evaluation import evaluate, over_splits
-from detector.scored import ABNORMAL, NORMAL, Scored, scored
+from detector.scored import Scored, scored
+from detector.videos import ABNORMAL, NORMAL
 from featurestore.errors import UsageError
 
 NAMES = ["b", "d", "a", "c", "e"]
