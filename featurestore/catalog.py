@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from featurestore.align import segment_spans
-from featurestore.clips import clip_count, clip_starts
+from featurestore.clips import CLIP_FRAMES, clip_count
 from featurestore.errors import UsageError
 from featurestore.schema import STATES, VIDEO_TABLE
 
@@ -46,8 +47,9 @@ class NewVideo:
             raise UsageError(f"{self.path}: a video needs a name")
         if self.frames < 0:
             raise UsageError(f"{self.name}: a video has no {self.frames} frames")
-        for column in ("name", "path", "sha256", "state"):
-            _check(self.name, column, getattr(self, column))
+        if self.state not in STATES or not _is_unicode(self.name, self.path, self.sha256):
+            for column in ("name", "path", "sha256", "state"):
+                _check(self.name, column, getattr(self, column))
 
     @property
     def clip_count(self) -> int:
@@ -94,10 +96,10 @@ def columns(
         "clip_count": counts,
         "clip_offset": first_clip + np.cumsum(counts) - counts,
     }
-    for column in VIDEO_TABLE:
-        if column not in made:
-            made[column] = array_of(column, [getattr(video, _field(column)) for video in videos])
-    return made
+    rest = [column for column in VIDEO_TABLE if column not in made]
+    rows = list(map(attrgetter(*map(_field, rest)), videos))
+    values = zip(*rows, strict=True) if rows else [()] * len(rest)
+    return made | {c: array_of(c, of) for c, of in zip(rest, values, strict=True)}
 
 
 def clip_columns(
@@ -105,18 +107,21 @@ def clip_columns(
 ) -> dict[str, npt.NDArray[Any]]:
     """The new rows' clips, by the arrays of schema.CLIP_TABLE (and SEGMENT_TABLE)."""
     rows = np.arange(first_row, first_row + len(videos), dtype=np.int32)
-    none = np.zeros(0, np.int64)
     if segments:
+        none = np.zeros(0, np.int64)
         spans = [segment_spans(video.frames, segments) for video in videos]
         return {
             "clip_video": np.repeat(rows, segments),
             "clip_start": np.concatenate([none, *(first for first, _ in spans)]),
             "clip_stop": np.concatenate([none, *(after for _, after in spans)]),
         }
-    return {
-        "clip_video": np.repeat(rows, [video.clip_count for video in videos]),
-        "clip_start": np.concatenate([none, *(clip_starts(video.frames) for video in videos)]),
-    }
+    frames = np.array([video.frames for video in videos], np.int64)
+    counts = np.array([video.clip_count for video in videos], np.int64)
+    before = np.repeat(np.cumsum(counts) - counts, counts)
+    regular = (np.arange(len(before), dtype=np.int64) - before) * CLIP_FRAMES
+    last = np.repeat(np.maximum(frames - CLIP_FRAMES, 0), counts)
+    # clips.clip_starts, for all of them at once.
+    return {"clip_video": np.repeat(rows, counts), "clip_start": np.minimum(regular, last)}
 
 
 def array_of(column: str, values: Sequence[Any]) -> npt.NDArray[Any]:
@@ -125,7 +130,9 @@ def array_of(column: str, values: Sequence[Any]) -> npt.NDArray[Any]:
     if dtype != "string":
         return np.array(values, dtype=dtype)
     # A reason quotes other people's messages, which may hold a file name that is no Unicode.
-    texts = [str(value).encode(errors="backslashreplace").decode() for value in values]
+    texts = [str(value) for value in values]
+    if not _is_unicode(*texts):
+        texts = [text.encode(errors="backslashreplace").decode() for text in texts]
     return np.array(texts, dtype=np.dtypes.StringDType())
 
 
@@ -178,6 +185,14 @@ def _check(name: str, column: str, value: object) -> None:
                 f"{column} {value!r} is not valid Unicode (a file name in an old encoding?); "
                 "rename the file"
             ) from None
+
+
+def _is_unicode(*texts: str) -> bool:
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _field(column: str) -> str:

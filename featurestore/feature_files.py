@@ -58,8 +58,8 @@ class FeatureFile:
             values = values.swapaxes(0, 1)
         elif self.order == "clip,channel":
             values = values[:, None]
-        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and told apart
-            made = np.ascontiguousarray(values, np.float32)
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite
+            made = np.array(values, np.float32, order="C")
         return made, self.dtype.itemsize <= 4 or np.array_equal(made, values, equal_nan=True)
 
 

@@ -25,6 +25,8 @@ WINDOW: Final = 16_777_216  # frame labels looked at at a time: bytes
 class Labelled(Opened):
     """The part of `Store` that knows labels and splits."""
 
+    _row_of: dict[str, int] | None = None
+
     # What is there
 
     def labels(self) -> npt.NDArray[np.int8]:
@@ -90,17 +92,22 @@ class Labelled(Opened):
         with self._changing():
             self._make_room()
             for rows, first, stop in self._windows(sorted(fitted)):
-                old = self._read("frame_label", slice(first, stop))
-                new = old.copy()
+                given = np.full(stop - first, UNKNOWN, np.int8)
                 for row, offset, count in rows:
-                    values = fitted[row][1]
-                    there = new[offset - first : offset - first + count]
-                    known = values != UNKNOWN
-                    if (known & (there != UNKNOWN) & (there != values)).any():
-                        odd.setdefault("frame labels changed", []).append(fitted[row][0])
-                    there[known] = values[known]
-                if (old != new).any():
-                    self._write("frame_label", slice(first, stop), new)
+                    given[offset - first : offset - first + count] = fitted[row][1]
+                old = self._read("frame_label", slice(first, stop))
+                known = given != UNKNOWN
+                differs = known & (old != given)
+                if not differs.any():
+                    continue
+                changed = differs & (old != UNKNOWN)
+                if changed.any():
+                    odd["frame labels changed"] = odd.get("frame labels changed", []) + [
+                        fitted[row][0]
+                        for row, offset, count in rows
+                        if changed[offset - first : offset - first + count].any()
+                    ]
+                self._write("frame_label", slice(first, stop), np.where(known, given, old))
             # The label last: whoever reads it finds the frames there.
             old = self.labels()
             new = old.copy()
@@ -201,8 +208,10 @@ class Labelled(Opened):
                 self._arrays[name] = arrays.open_array(self._root, name, empty_chunks=False)
 
     def _rows(self) -> dict[str, int]:
-        """Row of each video, by name: the last of its name."""
-        return {video: row for row, video in enumerate(self._read("video").tolist())}
+        """Row of each video, by name: the last of its name. Kept: only `append` changes it."""
+        if self._row_of is None:
+            self._row_of = {name: row for row, name in enumerate(self._read("video").tolist())}
+        return self._row_of
 
     def _split_row(self, name: str) -> int:
         names = self.split_names

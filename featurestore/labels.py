@@ -53,6 +53,19 @@ class Truth:
             )
 
 
+_constants: dict[int, npt.NDArray[np.int8]] = {}
+
+
+def constant(label: int, frames: int) -> npt.NDArray[np.int8]:
+    """So many frames of one label, int8 (frames,), not to be written to: all share their memory."""
+    kept = _constants.get(label)
+    if kept is None or len(kept) < frames:
+        kept = np.full(max(frames, 65_536), label, np.int8)
+        kept.flags.writeable = False
+        _constants[label] = kept
+    return kept[:frames]
+
+
 @dataclass(frozen=True)
 class Fitted:
     """A video's truth for exactly the frames that were decoded: `frames` is int8 (T,)."""
@@ -77,13 +90,13 @@ def fit(truth: Truth, frames: int, *, damaged: bool = False) -> Fitted:
         elif (given == NORMAL).all():
             label = NORMAL
     if label == NORMAL:
-        fitted = np.zeros(frames, np.int8)
+        fitted = constant(NORMAL, frames)
     elif given is None:
-        fitted = np.full(frames, UNKNOWN, np.int8)
+        fitted = constant(UNKNOWN, frames)
     elif len(given) == frames or (damaged and len(given) > frames):
         fitted = given[:frames].astype(np.int8)
     else:
-        fitted = np.full(frames, UNKNOWN, np.int8)
+        fitted = constant(UNKNOWN, frames)
         note = (
             f"{truth.source} has labels of {len(given)} frames, but {frames} were decoded; "
             "its frame labels stay unknown"

@@ -8,15 +8,16 @@ replaces one small file, the root's metadata, in one step. One process at a time
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from featurestore import arrays, catalog, disk, fused, labelled, layout, provenance, schema
-from featurestore.blocks import blank_clips
+from featurestore.blocks import blank_clips, missing, runs
 from featurestore.catalog import NewVideo, Video
 from featurestore.clips import CLIP_FRAMES
 from featurestore.errors import UsageError
@@ -26,6 +27,8 @@ from featurestore.repair import repair
 from featurestore.schema import BACKBONES, FEATURES, FUSED, parts_of, status_of
 
 Url = str | os.PathLike[str]
+
+STRETCH: Final = 4_194_304  # clips looked at at a time: some tens of megabytes
 
 
 def create(
@@ -113,14 +116,23 @@ class Store(Labelled):
         """The table of videos. A video that a later row of its name replaced is superseded."""
         return catalog.videos_of({column: self._read(column) for column in schema.VIDEO_TABLE})
 
+    def video(self, name: str) -> Video:
+        """The row of one video, the last of its name. Raises UsageError when there is none."""
+        found = np.flatnonzero(self._read("video") == name)
+        if not found.size:
+            raise UsageError(f"{self.url}: has no video {name!r}")
+        row = int(found[-1])
+        one = slice(row, row + 1)
+        table = {column: self._read(column, one) for column in schema.VIDEO_TABLE}
+        return replace(catalog.videos_of(table)[0], index=row)
+
     def clip_table(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
         """Row of its video, int32 (clips,), and first frame, int64 (clips,), of each clip."""
         return self._read("clip_video"), self._read("clip_start")
 
     def label_counts(self) -> dict[str, Any]:
         """Videos by label, and of each split by half and label (see labelled.counts)."""
-        live = np.array([video.state != "superseded" for video in self.videos()], dtype=bool)
-        return labelled.counts(self, live)
+        return labelled.counts(self, self.live_videos())
 
     def clip_spans(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """First frame of each clip and the frame after its last, int64 (clips,) each.
@@ -135,9 +147,16 @@ class Store(Labelled):
 
     def live(self) -> npt.NDArray[np.bool_]:
         """Which clips are of videos not superseded, bool (clips,)."""
-        live = np.array([video.state != "superseded" for video in self.videos()], dtype=bool)
-        of_clips: npt.NDArray[np.bool_] = live[self._read("clip_video")]
+        of_clips: npt.NDArray[np.bool_] = self.live_videos()[self._read("clip_video")]
         return of_clips
+
+    def live_videos(self) -> npt.NDArray[np.bool_]:
+        """Which rows of the table of videos are not superseded, bool (videos,)."""
+        states = self._read("state")
+        live = np.zeros(len(states), bool)
+        live[list(self._rows().values())] = True
+        live[states == "superseded"] = False
+        return live
 
     def features(self, name: str, clips: range) -> npt.NDArray[np.float32]:
         """Features of consecutive clips, float32 (clips, crops, channels); fused arrays too."""
@@ -152,6 +171,23 @@ class Store(Labelled):
     def status(self, backbone: str) -> npt.NDArray[np.uint8]:
         """schema.MISSING, DONE or FAILED of each clip, uint8 (clips,)."""
         return self._read(status_of(self._backbone(backbone)))
+
+    def missing(self, backbone: str, *, retry_failed: bool = False) -> Iterator[range]:
+        """What blocks.missing and then blocks.runs tell, read a stretch of clips at a time.
+
+        For stores of which the table of clips is a good part of the memory.
+        """
+        live = self.live_videos()
+        status = status_of(self._backbone(backbone))
+        stretch = self.block * max(1, STRETCH // self.block)
+        for first in range(0, self.clips, stretch):
+            part = slice(first, min(first + stretch, self.clips))
+            wanted = missing(
+                self._read(status, part),
+                live[self._read("clip_video", part)],
+                retry_failed=retry_failed,
+            )
+            yield from runs(first + np.flatnonzero(wanted), self.block)
 
     def provenance(self, name: str) -> dict[str, Any]:
         """How the features of a backbone were made."""
@@ -267,6 +303,7 @@ class Store(Labelled):
                 self._extend(status_of(name), np.zeros(end - clips, np.uint8))
             for column, values in (*new_clips.items(), *rows.items()):
                 self._extend(column, values)
+        self._rows().update((video.name, first + i) for i, video in enumerate(videos))
         return range(first, first + len(videos))
 
     def commit(self) -> None:
@@ -317,14 +354,11 @@ class Store(Labelled):
     # Below: private
 
     def _mark_superseded(self) -> None:
-        stored = self._read("state")
-        changes = {
-            video.index: {"state": "superseded"}
-            for video in self.videos()
-            if video.state != stored[video.index]
-        }
-        if changes:
-            self.update_videos(changes)
+        if len(self._rows()) == self._length("video"):
+            return
+        late = ~self.live_videos() & (self._read("state") != "superseded")
+        if late.any():
+            self.update_videos({int(row): {"state": "superseded"} for row in np.flatnonzero(late)})
 
     def _blank_unfinished(self) -> None:
         """Clips that are not done read NaN: a killed run may have written some without marking

@@ -1,0 +1,550 @@
+"""Features out of and into stores, as RTFM-like code keeps them; real ones too."""
+
+import itertools
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from featurestore import align, exchange
+from featurestore.errors import (
+    FeatureFileError,
+    FeatureStoreError,
+    LabelError,
+    SplitError,
+    UsageError,
+)
+from featurestore.exchange import Given, import_features
+from featurestore.export import export_features
+from featurestore.labels import ABNORMAL, NORMAL, UNKNOWN, Truth
+from featurestore.schema import BACKBONES, DONE, FAILED, FUSED
+from featurestore.splits import TEST, TRAIN, Split, read_csv
+from featurestore.store import Store, open_store
+from tests.featurestore.making import make, read, write
+from tests.featurestore.test_align import PED2_TEST, PED2_TRAIN
+
+RNG = np.random.default_rng(0)
+CHANNELS = 7
+
+
+def save(folder: Path, shapes: Mapping[str, tuple[int, ...]], dtype: str = "float32") -> Path:
+    """Feature files of these shapes, all values different."""
+    for name, shape in shapes.items():
+        path = folder / f"{name}.npy"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, RNG.normal(size=shape).astype(dtype))
+    return folder
+
+
+def rtfm(folder: Path) -> Given:
+    """As RTFM keeps them: two lists with another machine's paths, gt of 16 frames a clip."""
+    shapes = {"SH_Train/a_i3d": 2, "SH_Train/n_i3d": 3, "SH_Test/b_i3d": 2, "SH_Test/m_i3d": 1}
+    save(folder / "i3d", {name: (clips, 10, CHANNELS) for name, clips in shapes.items()})
+    for half in ("Train", "Test"):
+        names = [name for name in shapes if half in name]
+        lines = "".join(f"/home/yu/data/{name}.npy\n" for name in names)
+        (folder / f"x-i3d-{half.lower()}-10crop.list").write_text(lines)
+    np.save(folder / "gt.npy", np.array([0] * 20 + [1] * 12 + [0] * 16, float))
+    return Given(
+        folder / "i3d",
+        [str(folder / f"x-i3d-{half}-10crop.list") for half in ("train", "test")],
+        folder / "gt.npy",
+        suffix="_i3d",
+        abnormal_first=1,
+        made_by="I3D",
+    )
+
+
+def stored(store: Store, video: str, array: str = "imported_rtfm") -> npt.NDArray[np.float32]:
+    (row,) = [v for v in store.videos() if v.name == video and v.state != "superseded"]
+    return store.features(array, row.clips)
+
+
+def test_as_rtfm_keeps_them(tmp_path: Path) -> None:
+    given = rtfm(tmp_path)
+    lines = import_features(given, tmp_path / "x.zarr", dataset="sh")
+    assert lines[-2:] == [
+        "4 files of (clip,crop,channel), 10 crops, 7 channels; 4 new videos",
+        f"{tmp_path}/x.zarr: 8 clips with imported_rtfm",
+    ]
+    ds = read(tmp_path / "x.zarr")
+    assert ds["video"].values.tolist() == ["a", "n", "b", "m"]
+    assert ds["frames"].values.tolist() == [32, 48, 32, 16]
+    assert ds["label"].values.tolist() == [ABNORMAL, NORMAL, ABNORMAL, NORMAL]
+    assert (
+        ds["frame_label"].values.tolist() == [-1] * 32 + [0] * 48 + [0] * 20 + [1] * 12 + [0] * 16
+    )
+    assert ds["split"].values.tolist() == [[TRAIN, TRAIN, TEST, TEST]]
+    assert ds["split_name"].values.tolist() == ["imported"]
+    assert ds["clip_start"].values.tolist() == [0, 16, 0, 16, 32, 0, 16, 0]
+    assert ds["imported_rtfm"].dims == ("clip", "crop", "channel_7")
+    assert ds["imported_rtfm"].attrs["made_by"] == "I3D"
+    assert ds["imported_rtfm"].attrs["imported"] == "rtfm .npy files"
+    assert ds["reason"].values.tolist()[0] == "number of frames not known; 16 a clip make 32"
+    files = [np.load(given.folder / f"{name}_i3d.npy") for name in
+             ("SH_Train/a", "SH_Train/n", "SH_Test/b", "SH_Test/m")]  # fmt: skip
+    np.testing.assert_array_equal(ds["imported_rtfm"], np.concatenate(files))
+
+
+@pytest.mark.parametrize(
+    ("axes", "crops"), [((0, 1, 2), 10), ((1, 0, 2), 10), (None, 1), ((0, 1, 2), 1)]
+)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_orders_of_axes_and_precisions(
+    tmp_path: Path, axes: tuple[int, ...] | None, crops: int, dtype: str
+) -> None:
+    wanted = {"v": RNG.normal(size=(3, crops, 5)), "w": RNG.normal(size=(10, crops, 5))}
+    for name, values in wanted.items():
+        kept = values[:, 0] if axes is None else values.transpose(axes)
+        np.save(tmp_path / f"{name}.npy", kept.astype(dtype))
+    lines = import_features(Given(tmp_path), tmp_path / "x.zarr", dataset="x")
+    store = open_store(tmp_path / "x.zarr")
+    for name, values in wanted.items():
+        np.testing.assert_array_equal(stored(store, name), values.astype(dtype).astype("float32"))
+    rounded = "2 files hold more digits than float32 has; they were rounded"
+    assert (rounded in lines) == (dtype == "float64")
+    dim = "crop" if crops == 10 else "crop_1"
+    assert read(store.url)["imported_rtfm"].dims == ("clip", dim, "channel_5")
+    assert store.split_names == ()
+    assert store.labels().tolist() == [UNKNOWN, UNKNOWN]
+
+
+def test_axes_that_could_be_either(tmp_path: Path) -> None:
+    save(tmp_path, {"v": (10, 10, 4), "w": (10, 10, 4)})
+    with pytest.raises(FeatureFileError, match="all 2 files are of 10 clips and 10 crops; say"):
+        import_features(Given(tmp_path), tmp_path / "x.zarr", dataset="x")
+    import_features(Given(tmp_path, order="crop,clip,channel"), tmp_path / "x.zarr", dataset="x")
+    store = open_store(tmp_path / "x.zarr")
+    np.testing.assert_array_equal(stored(store, "v"), np.load(tmp_path / "v.npy").swapaxes(0, 1))
+
+
+def full(url: Path, counts: list[int]) -> Store:
+    """A store of ten-crop features with labels and a split; some videos have odd names."""
+    from featurestore.catalog import NewVideo
+
+    store = make(url, [], names=(*BACKBONES, *FUSED))
+    names = ["deep/er/v0", "straße 1", "v2", "v3"]
+    store.append([NewVideo(n, n, count) for n, count in zip(names, counts, strict=True)])
+    store.commit()
+    for name in BACKBONES:
+        write(store, name, range(store.clips))
+    for i, (name, count) in enumerate(zip(names, counts, strict=True)):
+        flags = (np.arange(count) % 5 < 2).astype(np.int8) * (i % 2)
+        store.set_truth([Truth(name, i % 2, flags, "t")])
+    parts = dict(zip(names, [TRAIN, TRAIN, TEST, TEST], strict=True))
+    store.set_split(Split("weak", parts, {}, "t.csv"))
+    store.commit()
+    return store
+
+
+@pytest.mark.parametrize("array", ["r3d", "swin_r3d"])
+@pytest.mark.parametrize("convention", ["ceil", "floor"])
+def test_import_after_export_is_the_same_bit_for_bit(
+    tmp_path: Path, array: str, convention: Any
+) -> None:
+    counts = [40, 48, 77, 20]
+    store = full(tmp_path / "x.zarr", counts)
+    out = tmp_path / "out"
+    made = export_features(store.url, out, array=array, convention=convention)
+    assert made.left_out == []
+    assert "2 videos to train, the first 1 of them abnormal" in made.lines[0]
+    given = Given(out / "features", [str(out / "videos.csv")], out / "gt.npy", split_name="weak")
+    import_features(given, tmp_path / "y.zarr", dataset="y", array="imported_again")
+    again = open_store(tmp_path / "y.zarr")
+    assert again.split("weak").parts == store.split("weak").parts
+    assert again.split("weak").labels == store.split("weak").labels
+    rows = {v.name: v for v in again.videos()}
+    for row in store.videos():
+        clips = align.clips_that_count(row.frames, convention)
+        values = store.features(array, row.clips)[:clips]
+        assert stored(again, row.name, "imported_again").tobytes() == values.tobytes()
+        frames = row.frames if convention == "ceil" else 16 * clips
+        assert rows[row.name].frames == frames
+        if row.name in ("v2", "v3"):  # gt.npy is of the test videos
+            np.testing.assert_array_equal(
+                again.frame_labels(rows[row.name].index), store.frame_labels(row.index)[:frames]
+            )
+    if convention == "ceil":
+        np.testing.assert_array_equal(
+            np.sort(again.clip_table()[1]), np.sort(store.clip_table()[1])
+        )
+
+
+def test_what_rtfm_reads(tmp_path: Path) -> None:
+    """What its dataset.py and test_10crop.py ask of the files, with their own few lines."""
+    store = full(tmp_path / "x.zarr", [40, 48, 77, 20])
+    export_features(store.url, tmp_path / "out", array="s3d")
+    train = (tmp_path / "out" / "train.list").read_text().splitlines(keepends=True)
+    assert [Path(line).name for line in train] == ["straße 1.npy\n", "v0.npy\n"]  # abnormal first
+    for line in train:
+        features = np.load(line.strip("\n"), allow_pickle=True).astype(np.float32)
+        assert features.transpose(1, 0, 2).shape == (10, 3, 1024)
+    scores = []
+    for line in (tmp_path / "out" / "test.list").read_text().splitlines(keepends=True):
+        features = np.load(line.strip("\n"), allow_pickle=True)
+        assert features.dtype == np.float32
+        scores += range(len(features))
+    gt = np.load(tmp_path / "out" / "gt.npy")
+    assert gt.dtype == np.float64
+    assert len(np.repeat(scores, 16)) == len(gt)
+    of = {v.name: store.frame_labels(v.index) for v in store.videos()}
+    expected = [align.frame_labels(of[name], "ceil") for name in ("v3", "v2")]
+    np.testing.assert_array_equal(gt, np.concatenate(expected))
+
+
+def test_videos_without_all_features_are_left_out(tmp_path: Path) -> None:
+    store = full(tmp_path / "x.zarr", [40, 48, 77, 20])
+    last = store.videos()[2].clips[-1]
+    store.mark("r3d", np.array([last]), FAILED)
+    made = export_features(store.url, tmp_path / "ceil", array="swin_r3d")
+    assert made.left_out == ["v2"]
+    assert made.lines[-1] == "left out, for clips without features: v2"
+    assert not (tmp_path / "ceil" / "features" / "v2.npy").exists()
+    made = export_features(store.url, tmp_path / "floor", array="r3d", convention="floor")
+    assert made.left_out == []  # that clip does not count
+    assert np.load(tmp_path / "floor" / "features" / "v2.npy").shape == (4, 10, 512)
+
+
+def test_exports_that_cannot_be(tmp_path: Path) -> None:
+    store = full(tmp_path / "x.zarr", [40, 48, 77, 20])
+    store.set_split(Split("other", {"v2": TEST}, {}, "o"))
+    store.commit()
+    out = tmp_path / "out"
+    with pytest.raises(UsageError, match=r"several arrays; give one with --array: swin, r3d,"):
+        export_features(store.url, out)
+    with pytest.raises(UsageError, match=r"no split 'x'; give one with --split: weak, other"):
+        export_features(store.url, out, array="r3d", split="x")
+    from featurestore.catalog import NewVideo
+
+    store.append([NewVideo("../evil", "e", 16), NewVideo("unknown", "u", 16)])
+    store.set_split(Split("evil", {"../evil": TEST}, {}, "e"))
+    store.set_split(Split("train", {"unknown": TRAIN}, {}, "u"))
+    store.set_split(Split("test", {"unknown": TEST, "v2": TEST}, {}, "u"))
+    store.commit()
+    write(store, "r3d", range(store.clips - 2, store.clips))
+    for split, error, message in (
+        ("evil", FeatureFileError, "'../evil': this video's name cannot be the name of a file"),
+        ("train", LabelError, "labels of 1 training videos are not known: unknown"),
+        ("test", LabelError, "frame labels of 1 test videos are not known: unknown"),
+    ):
+        with pytest.raises(error, match=message):
+            export_features(store.url, out, array="r3d", split=split)
+    assert not out.exists()
+    out.mkdir()
+    (out / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match="is there already; give a new folder"):
+        export_features(store.url, out, array="r3d", split="weak")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "out", "x.zarr", "x.zarr.blocks.lock"
+    ]  # fmt: skip
+
+
+def test_a_command_killed_goes_on_where_it_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, url = rtfm(tmp_path), tmp_path / "x.zarr"
+    import_features(given, tmp_path / "undisturbed.zarr", dataset="sh")
+    written = itertools.count()
+    original = exchange.write_clips
+
+    def killed(*args: Any, **kwargs: Any) -> None:
+        if next(written) == 2:
+            raise KeyboardInterrupt
+        original(*args, **kwargs)
+
+    monkeypatch.setattr(exchange, "write_clips", killed)
+    with pytest.raises(KeyboardInterrupt):
+        import_features(given, url, dataset="sh")
+    before = open_store(url)
+    assert 0 < (before.status("imported_rtfm") == DONE).sum() < 8
+    import_features(given, url, dataset="sh")
+    assert next(written) == 7  # two, the kill, and four: a video that is not whole is anew
+    assert read(url).drop_attrs().identical(read(tmp_path / "undisturbed.zarr").drop_attrs())
+    assert "0 new videos" in import_features(given, url, dataset="sh")[-2]
+
+
+def test_a_second_array_of_the_same_videos(tmp_path: Path) -> None:
+    given, url = rtfm(tmp_path), tmp_path / "x.zarr"
+    import_features(given, url, dataset="sh")
+    other = save(tmp_path / "c3d", {name: (clips, 4) for name, clips in
+                                    [("a", 2), ("n", 3), ("b", 2), ("m", 1)]})  # fmt: skip
+    import_features(Given(other), url, dataset="sh", array="imported_c3d")
+    ds = read(url)
+    assert ds.sizes["video"] == 4
+    assert ds["imported_c3d"].dims == ("clip", "crop_1", "channel_4")
+    assert ds["imported_rtfm"].notnull().all()
+    np.save(other / "a.npy", np.zeros((2, 4), np.float32))
+    with pytest.raises(FeatureFileError, match=r"a\.npy: differs from what the store has of a in"):
+        import_features(Given(other), url, dataset="sh", array="imported_c3d")
+    save(other, {"a": (4, 4)})
+    with pytest.raises(FeatureFileError, match=r"a\.npy: has 4 clips, the store 2 of that video"):
+        import_features(Given(other), url, dataset="sh", array="imported_d")
+
+
+def test_clips_that_hold_nan_are_marked_failed(tmp_path: Path) -> None:
+    folder = save(tmp_path / "f", {"v": (4, 10, 3), "w": (2, 10, 3)})
+    values = np.load(folder / "v.npy")
+    values[1, 3, 2], values[3, 0, 0] = np.nan, np.inf
+    np.save(folder / "v.npy", values)
+    lines = import_features(Given(folder), tmp_path / "x.zarr", dataset="x")
+    assert "v: v.npy: clips 1, 3 hold NaN or infinity" in lines
+    store = open_store(tmp_path / "x.zarr")
+    assert store.status("imported_rtfm").tolist() == [DONE, FAILED, DONE, FAILED, DONE, DONE]
+    assert np.isnan(stored(store, "v")[[1, 3]]).all()
+    assert [v.state for v in store.videos()] == ["damaged", "ok"]
+    import_features(Given(folder), tmp_path / "x.zarr", dataset="x")
+
+
+def test_known_numbers_of_frames(tmp_path: Path) -> None:
+    """Features of all clips, or of whole ones only: frames are those that are in some clip."""
+    folder = save(tmp_path / "f", {"ceil": (3, 10, 3), "floor": (2, 10, 3)})
+    table = "video,split,label,frames\nceil,test,abnormal,40\nfloor,test,normal,40\n"
+    (tmp_path / "x.csv").write_text(table)
+    flags = np.zeros(40, np.int8)
+    flags[30:] = 1
+    gt = np.concatenate([align.frame_labels(flags, "ceil"), np.zeros(32)])
+    np.save(tmp_path / "gt.npy", gt)
+    given = Given(folder, [str(tmp_path / "x.csv")], tmp_path / "gt.npy")
+    import_features(given, tmp_path / "x.zarr", dataset="x")
+    store = open_store(tmp_path / "x.zarr")
+    assert [(v.frames, v.reason) for v in store.videos()] == [
+        (40, ""), (32, "of 40 frames the last 8 are in no clip")
+    ]  # fmt: skip
+    assert store.frame_labels(0).tolist() == flags.tolist()
+    assert store.frame_labels(1).tolist() == [0] * 32
+    (tmp_path / "frames.csv").write_text("video,frames\nceil,200\n")
+    with pytest.raises(FeatureFileError, match="has 3 clips, but 200 frames make 12 or 13"):
+        import_features(
+            Given(folder, given.lists, frames=tmp_path / "frames.csv"), tmp_path / "y.zarr",
+            dataset="x",
+        )  # fmt: skip
+
+
+def test_segments_keep_their_spans(tmp_path: Path) -> None:
+    folder = save(tmp_path / "f", {"v": (4, 6), "unknown": (4, 6)})
+    (tmp_path / "x.csv").write_text("video,split,label,frames\nv,test,abnormal,100\n"
+                                    "unknown,train,normal,\n")  # fmt: skip
+    flags = np.arange(100) > 60
+    np.save(tmp_path / "gt.npy", flags.astype(float))
+    given = Given(folder, [str(tmp_path / "x.csv")], tmp_path / "gt.npy", segments=4)
+    import_features(given, tmp_path / "x.zarr", dataset="x")
+    store = open_store(tmp_path / "x.zarr")
+    ds = read(store.url)
+    assert ds.attrs["segments"] == 4
+    assert "clip_stop" in ds["imported_rtfm"].coords
+    starts, stops = store.clip_spans()
+    assert starts.tolist() == [0, 16, 48, 80, -1, -1, -1, -1]  # 7 clips in 4 runs
+    assert stops.tolist() == [16, 48, 80, 100, -1, -1, -1, -1]
+    scores = align.span_scores(np.arange(4.0), starts[:4], stops[:4], 100)
+    assert scores.tolist() == [0] * 16 + [1] * 32 + [2] * 32 + [3] * 20
+    assert store.frame_labels(0).tolist() == flags.astype(int).tolist()
+    assert store.videos()[1].frames == 0
+    assert store.videos()[1].reason == "number of frames not known"
+    export_features(store.url, tmp_path / "out")
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "gt.npy"), flags)
+    again = Given(tmp_path / "out" / "features", [str(tmp_path / "out" / "videos.csv")],
+                  tmp_path / "out" / "gt.npy", segments=4)  # fmt: skip
+    import_features(again, tmp_path / "y.zarr", dataset="x")
+    assert (
+        open_store(tmp_path / "y.zarr").clip_spans()[0].tolist() == [-1] * 4 + starts[:4].tolist()
+    )
+    with pytest.raises(FeatureFileError, match="holds 4 segments a video; give another"):
+        import_features(Given(folder), store.url, dataset="x")
+    with pytest.raises(FeatureFileError, match=r"v\.npy: has 4 segments, not 32|has 4 segments"):
+        import_features(Given(folder, segments=32), tmp_path / "z.zarr", dataset="x")
+
+
+def wrong(folder: Path, what: str) -> Given:
+    """Files as RTFM keeps them, with one thing wrong."""
+    given = rtfm(folder)
+    file = given.folder / "SH_Test" / "b_i3d.npy"
+    change: dict[str, Any] = {
+        "pickled": lambda: np.save(file, np.array([{"x": 1}], object), allow_pickle=True),
+        "text": lambda: file.write_text("hello"),
+        "cut": lambda: file.write_bytes(file.read_bytes()[:-9]),
+        "integers": lambda: np.save(file, np.zeros((2, 10, CHANNELS), np.int32)),
+        "channels": lambda: np.save(file, np.zeros((2, 10, 3), np.float32)),
+        "crops": lambda: np.save(file, np.zeros((2, 5, CHANNELS), np.float32)),
+        "flat": lambda: np.save(file, np.zeros((2, CHANNELS), np.float32)),
+        "empty": lambda: np.save(file, np.zeros((0, 10, CHANNELS), np.float32)),
+        "gone": lambda: file.unlink(),
+        "short gt": lambda: np.save(folder / "gt.npy", np.zeros(47)),
+        "odd gt": lambda: np.save(folder / "gt.npy", np.full(48, 2.0)),
+        "no lists": lambda: None,
+        "no such list": lambda: None,
+        "twice": lambda: (folder / "x-i3d-test-10crop.list").write_text("b_i3d.npy\n" * 2),
+        "both halves": lambda: (folder / "x-i3d-test-10crop.list").write_text("a_i3d.npy\n"),
+    }[what]
+    change()
+    lists = {"no lists": [], "no such list": ["gone.list"]}.get(what, given.lists)
+    return Given(given.folder, lists, given.gt, suffix="_i3d")
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("pickled", r"b_i3d\.npy: is no plain .* pickled .* convert it once: python -c"),
+        ("text", r"b_i3d\.npy: is no plain \.npy array"),
+        ("cut", r"b_i3d\.npy: cannot be read as a \.npy array"),
+        ("integers", r"b_i3d\.npy: expected floats of shape .* got int32 \(2, 10, 7\)"),
+        ("channels", r"b_i3d\.npy: \(2, 10, 3\), but .*a_i3d\.npy has \(2, 10, 7\)"),
+        ("crops", r"b_i3d\.npy: has no axis of 10 crops"),
+        ("flat", r"b_i3d\.npy: without crops, others have them"),
+        ("empty", r"b_i3d\.npy: \(0, 10, 7\): holds no features"),
+        ("gone", r"test-10crop\.list: /home/yu/data/SH_Test/b_i3d\.npy is not below .*--suffix"),
+        ("short gt", r"gt\.npy: has 47 labels, but the 2 test videos .* make 48 \(ours\), 48"),
+        ("odd gt", r"gt\.npy: labels are 0 or 1, but it also has \[2\.0\]"),
+        ("no lists", r"gt\.npy: is of test videos, but no list names any"),
+        ("no such list", r"gone\.list: cannot be read as a list of files"),
+        ("twice", r"video 'b' stands there twice"),
+        ("both halves", r"video 'a' stands there twice"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_found_before_anything_is_written(
+    tmp_path: Path, what: str, message: str
+) -> None:
+    with pytest.raises(FeatureFileError, match=message):
+        import_features(wrong(tmp_path, what), tmp_path / "x.zarr", dataset="x")
+    assert not (tmp_path / "x.zarr").exists()
+
+
+def test_labels_that_contradict_each_other(tmp_path: Path) -> None:
+    given = rtfm(tmp_path)
+    table = "video,split,label\na,train,normal\nn,train,normal\nb,test,{}\nm,test,{}\n"
+    for labels, error, message in (
+        (("normal", "normal"), LabelError, "b .*: is called normal, but 12 of its frames are"),
+        (
+            ("abnormal", "abnormal"),
+            None,
+            "m: is called abnormal, but gt.npy has no anomalous",
+        ),
+    ):
+        (tmp_path / "x.csv").write_text(table.format(*labels))
+        wanted = Given(given.folder, [str(tmp_path / "x.csv")], given.gt, suffix="_i3d")
+        if error:
+            with pytest.raises(error, match=message):
+                import_features(wanted, tmp_path / "x.zarr", dataset="x")
+            assert not (tmp_path / "x.zarr").exists()
+            with pytest.raises(FeatureFileError, match="a: its label contradicts --abnormal-first"):
+                import_features(
+                    Given(given.folder, wanted.lists, suffix="_i3d", abnormal_first=1),
+                    tmp_path / "x.zarr", dataset="x",
+                )  # fmt: skip
+        else:
+            assert message in "\n".join(import_features(wanted, tmp_path / "x.zarr", dataset="x"))
+
+
+def test_a_split_that_contradicts_the_store(tmp_path: Path) -> None:
+    given, url = rtfm(tmp_path), tmp_path / "x.zarr"
+    import_features(given, url, dataset="sh")
+    (tmp_path / "other.csv").write_text("video,split,label\na,train,normal\n")
+    before = read(url)
+    with pytest.raises(SplitError, match="a: normal in the split, abnormal in the truth"):
+        import_features(
+            Given(given.folder, [str(tmp_path / "other.csv")], suffix="_i3d"), url, dataset="sh"
+        )
+    assert read(url).identical(before)
+
+
+def test_the_way_to_convert_pickled_files_works(tmp_path: Path) -> None:
+    """The command that the message gives, run as it stands there."""
+    whole = RNG.normal(size=(3, 10, 4)).astype(np.float32)
+    listed = np.empty(3, object)
+    listed[:] = list(whole)
+    path = tmp_path / "it's pickled.npy"
+    np.save(path, listed, allow_pickle=True)
+    with pytest.raises(FeatureFileError) as error:
+        import_features(Given(tmp_path), tmp_path / "x.zarr", dataset="x")
+    command = shlex.split(str(error.value).partition("convert it once: ")[2])
+    assert command[0] == "python"
+    subprocess.run([sys.executable, *command[1:]], check=True)
+    import_features(Given(tmp_path), tmp_path / "x.zarr", dataset="x")
+    np.testing.assert_array_equal(stored(open_store(tmp_path / "x.zarr"), path.stem), whole)
+
+
+def test_names_of_arrays(tmp_path: Path) -> None:
+    given = rtfm(tmp_path)
+    for array in ("i3d", "imported_", "imported_../x", "timm_x"):
+        with pytest.raises(FeatureFileError, match="imported features are called imported_NAME"):
+            import_features(given, tmp_path / "x.zarr", dataset="x", array=array)
+    assert issubclass(FeatureFileError, FeatureStoreError)
+
+
+# Real features
+
+
+def test_ped2_with_the_published_split_and_labels(shared_data: Path, tmp_path: Path) -> None:
+    """28 files made under our convention, labels published under the floor rule."""
+    names = [f"Test{i + 1:03d}" for i in range(12)] + [f"Train{i + 1:03d}" for i in range(16)]
+    rows = zip(names, [*PED2_TEST, *PED2_TRAIN], strict=True)
+    table = "".join(f"{name},{frames}\n" for name, frames in rows)
+    (tmp_path / "frames.csv").write_text(f"video,frames\n{table}")
+    folder = shared_data / "features" / "ped2_movinet_a0_10crop"
+    csv = shared_data / "splits" / "ped2_weak_FatemeBameri_s6.csv"
+    gt = shared_data / "labels" / "FatemeBameri_gt_s6_ped2.npy"
+    given = Given(folder, [str(csv)], gt, tmp_path / "frames.csv", made_by="MoViNet-A0")
+    import_features(given, tmp_path / "x.zarr", dataset="ped2", array="imported_movinet")
+    store = open_store(tmp_path / "x.zarr")
+    rows_of = {v.name: v for v in store.videos()}
+    assert len(rows_of) == 28
+    assert sum(v.frames for v in rows_of.values()) == 4560
+    for name in names:
+        own = stored(store, name, "imported_movinet")
+        assert own.tobytes() == np.load(folder / f"{name}.npy").tobytes()
+    split = store.split(csv.stem)
+    published = read_csv(csv)
+    assert split.parts == dict(published.parts)
+    assert split.labels == dict(published.labels)
+    floor = [
+        align.frame_labels(store.frame_labels(rows_of[name].index), "floor")
+        for name in published.videos(TEST)
+    ]
+    np.testing.assert_array_equal(np.concatenate(floor), np.load(gt))
+    assert sum(map(len, floor)) == 2816
+    # Out again, as others read it: the same array under the same rule.
+    export_features(store.url, tmp_path / "out", convention="floor")
+    mine = np.load(tmp_path / "out" / "gt.npy")
+    assert (len(mine), int(mine.sum())) == (2816, 687)
+
+
+def test_shanghaitech_in_32_segments(shared_data: Path, tmp_path: Path) -> None:
+    """126 training videos, written out as .npy first; masks tell how long the abnormal ones are."""
+    given = np.load(shared_data / "features" / "shanghaitech_i3d_32seg_train126.npz")
+    masks = np.load(shared_data / "labels" / "shanghaitech_test_frame_mask.npz")
+    rows = []
+    for name, label, values in zip(given["videos"], given["label"], given["features"], strict=True):
+        np.save(_folder(tmp_path / "npy") / f"{name}.npy", values)
+        frames = len(masks[name]) if label else ""
+        rows.append(f"{name},train,{'abnormal' if label else 'normal'},{frames}\n")
+    (tmp_path / "train.csv").write_text("video,split,label,frames\n" + "".join(rows))
+    import_features(
+        Given(tmp_path / "npy", [str(tmp_path / "train.csv")], segments=32),
+        tmp_path / "x.zarr", dataset="shanghaitech", array="imported_i3d",
+    )  # fmt: skip
+    store = open_store(tmp_path / "x.zarr")
+    ds = read(store.url)
+    values = ds["imported_i3d"].values.reshape(126, 32, 2048)
+    np.testing.assert_array_equal(values, given["features"].astype(np.float32))
+    assert ds["video"].values.tolist() == given["videos"].tolist()
+    assert ds["label"].values.tolist() == given["label"].tolist()
+    assert (ds["split"].values == TRAIN).all()
+    starts, stops = (of.reshape(126, 32) for of in store.clip_spans())
+    for row, (name, label) in enumerate(zip(given["videos"], given["label"], strict=True)):
+        if label:
+            frames = len(masks[name])
+            assert (starts[row, 0], stops[row, -1]) == (0, frames)
+            scores = align.span_scores(values[row, :, 0], starts[row], stops[row], frames)
+            assert np.isfinite(scores).all()
+        else:
+            assert (starts[row] == -1).all()
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir(exist_ok=True)
+    return path
