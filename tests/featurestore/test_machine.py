@@ -239,5 +239,5 @@ class Machine(RuleBasedStateMachine):
 
 def test_machine() -> None:
     run_state_machine_as_test(
-        Machine, settings=settings(max_examples=12, stateful_step_count=15, deadline=None)
+        Machine, settings=settings(max_examples=8, stateful_step_count=12, deadline=None)
     )
