@@ -103,6 +103,8 @@ def run(options: Options, say: Say = print) -> int:
             _same_versions(client, specs, choice)
         stack.enter_context(locked(url))
         store = _open(url, "a")
+        if store is not None:
+            _refuse_imported(store)
         if store is not None and not options.replace:
             for name in set(made) & set(store.backbones):
                 store.check_provenance(name, made[name])
@@ -282,6 +284,20 @@ def _open(url: str, mode: Literal["r", "a"]) -> Store | None:
         return open_store(url, mode)
     except StoreNotFound:
         return None
+
+
+def _refuse_imported(store: Store) -> None:
+    """The videos of imported features are known by name only: ours would take their place.
+
+    Raises:
+        UsageError: the store has such videos.
+    """
+    imported = (v.path.endswith(".npy") and v.state != "superseded" for v in store.videos())
+    if store.segments or any(imported):
+        raise UsageError(
+            f"{store.url}: its videos came with imported features; give another --name (and "
+            "import them into that store, if you want both in one)"
+        )
 
 
 def _prepare_rows(
