@@ -41,23 +41,22 @@ def make_features(
     block: int,
     attributes: Mapping[str, Any],
     *,
-    crops: int = len(schema.CROPS),
+    crops: int | None = None,
 ) -> zarr.Array[Any]:
     """A feature array, float32 of shape (clips, crops, channels), all NaN.
+
+    Its crops are those of schema.CROPS, or so many whose positions are not known.
 
     Its only codec is a checksum: a flipped bit is an error, reading goes at full speed, and the
     same chunk is valid in a fused array.
     """
+    count = len(schema.CROPS) if crops is None else crops
     return _make(
         root,
         name,
-        shape=(clips, crops, channels),
-        chunks=(block, crops, min(channels, schema.CHANNEL_CHUNK)),
-        dims=(
-            "clip",
-            "crop" if crops == len(schema.CROPS) else f"crop_{crops}",
-            f"channel_{channels}",
-        ),
+        shape=(clips, count, channels),
+        chunks=(block, count, min(channels, schema.CHANNEL_CHUNK)),
+        dims=("clip", "crop" if crops is None else f"crop_{crops}", f"channel_{channels}"),
         dtype="float32",
         attributes=attributes,
         compressed=False,

@@ -45,7 +45,8 @@ class Given:
     its length tells. `frames`: a table `video,frames`. `segments`: the files hold so many spans
     of each video, averaged. `abnormal_first`: so many videos at the beginning of the training
     list are abnormal, the others normal (RTFM's code has that number written in). `made_by`: what
-    made the features, for people.
+    made the features, for people. `our_crops`: the ten crops are those of schema.CROPS; else their
+    positions are not known.
     """
 
     folder: Path
@@ -58,6 +59,7 @@ class Given:
     abnormal_first: int | None = None
     split_name: str | None = None
     made_by: str = ""
+    our_crops: bool = False
 
 
 def import_features(
@@ -93,7 +95,9 @@ def import_features(
         if array in store.backbones:
             store.check_provenance(array, made)
         else:
-            store.add_features(array, files[0].channels, made, crops=files[0].crops)
+            ours = given.our_crops and files[0].crops == len(schema.CROPS)
+            crops = None if ours else files[0].crops
+            store.add_features(array, files[0].channels, made, crops=crops)
         store.append([row for row in rows if isinstance(row, NewVideo)])
         remarks += store.set_truth(truths)
         if split is not None:

@@ -213,13 +213,13 @@ class Store(Labelled):
         channels: int,
         attributes: Mapping[str, Any],
         *,
-        crops: int = len(schema.CROPS),
+        crops: int | None = None,
     ) -> None:
         """Adds a backbone: its features, all NaN, and its status, all missing.
 
-        `attributes` is its provenance: plain JSON. Features not of ten crops have a dimension
-        `crop_N` in place of `crop`. Raises UsageError for a name or width that is not the
-        schema's, or a backbone that is there.
+        `attributes` is its provenance: plain JSON. With `crops` there are so many, of unknown
+        positions, on a dimension `crop_N` in place of `crop`. Raises UsageError for a name or
+        width that is not the schema's, or a backbone that is there.
         """
         known = FEATURES.get(name)
         if not schema.is_features_name(name) or (known and known.parts):
@@ -228,7 +228,7 @@ class Store(Labelled):
             )
         if channels < 1 or (known and known.channels != channels):
             raise UsageError(f"{name} cannot have {channels} channels")
-        if crops < 1 or (known and crops != len(schema.CROPS)):
+        if crops is not None and (known or crops < 1):
             raise UsageError(f"{name} cannot have {crops} crops")
         self._not_there(name)
         described = provenance.attributes_of(name, channels, attributes)

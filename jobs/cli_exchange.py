@@ -43,6 +43,7 @@ _PATH = click.Path(path_type=Path)
     type=click.Choice(["clip,crop,channel", "crop,clip,channel", "clip,channel"]),
     help="Order of the axes.  [seen from all files]",
 )
+@option("--our-crops", is_flag=True, help="The ten crops are ours, in the order of `crop`.")
 @option("--segments", type=click.IntRange(min=1), help="Each file is so many averaged spans.")
 @option(
     "--abnormal-first",

@@ -24,6 +24,7 @@ from jobs.rows import (
     labels_of,
     record,
     record_labels,
+    refuse_imported,
     shortened,
 )
 from jobs.specs import BackboneSpec
@@ -79,6 +80,7 @@ def run(options: Options, say: Say = print) -> int:
         store = _open(url, "a")
         if store is not None:
             check_fused(store, options)
+            refuse_imported(store)
         if store is not None and not options.replace:
             for name in set(made) & set(store.backbones):
                 store.check_provenance(name, made[name])

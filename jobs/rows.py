@@ -28,6 +28,7 @@ __all__ = [
     "labels_of",
     "record",
     "record_labels",
+    "refuse_imported",
     "shortened",
 ]
 
@@ -95,6 +96,20 @@ def check_fused(store: Store, options: Options) -> None:
     if asked and store.fused == "none":
         raise UsageError(
             f"--backbones {asked[0]}: {store.url} was made with --fused none; give another --store"
+        )
+
+
+def refuse_imported(store: Store) -> None:
+    """The videos of imported features are known by name only: ours would take their place.
+
+    Raises:
+        UsageError: the store has such videos.
+    """
+    imported = (v.path.endswith(".npy") and v.state != "superseded" for v in store.videos())
+    if store.segments or any(imported):
+        raise UsageError(
+            f"{store.url}: its videos came with imported features; give another --name (and "
+            "import them into that store, if you want both in one)"
         )
 
 

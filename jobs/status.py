@@ -128,7 +128,7 @@ def _text(one: dict[str, Any]) -> str:
 
 def _made_by(made: dict[str, Any]) -> str:
     if "imported" in made:
-        return f"imported: {made['imported']}"
+        return f"imported ({made['imported']}), made by: {made['made_by']}"
     digest = str(made["weights"])
     shown = digest if digest.startswith("RANDOM") else digest[: len("sha256:") + 12]
     versions = ", ".join(f"{k} {v}" for k, v in made["versions"].items())

@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from featurestore import arrays
+from featurestore import store as store_module
 from featurestore.blocks import missing, runs, write_clips
 from featurestore.errors import StoreNotFound, StoreUnreadable, UsageError
+from featurestore.schema import DONE, FAILED
 from featurestore.store import create
 from tests.featurestore.making import expected, features, make, read, video, write
 
@@ -34,6 +36,21 @@ def test_what_is_missing() -> None:
     live = np.array([1, 1, 1, 0, 0], bool)
     assert missing(status, live).tolist() == [True, False, False, False, False]
     assert missing(status, live, retry_failed=True).tolist() == [True, False, True, False, False]
+
+
+@pytest.mark.parametrize("stretch", [1, 4, 7, 1000])
+def test_what_is_missing_is_told_a_stretch_at_a_time(
+    tmp_path: Path, stretch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "STRETCH", stretch)
+    store = make(tmp_path / "x.zarr", [5, 9, 3], names=["r3d"], block=3)
+    store.append([video("v0", 4)])
+    store.commit()
+    store.mark("r3d", np.array([6, 7, 15]), DONE)
+    store.mark("r3d", np.array([8]), FAILED)
+    for retry in (False, True):
+        wanted = missing(store.status("r3d"), store.live(), retry_failed=retry)
+        assert list(store.missing("r3d", retry_failed=retry)) == runs(wanted, 3)
 
 
 def test_clips_of_one_block_come_in_pieces(tmp_path: Path) -> None:

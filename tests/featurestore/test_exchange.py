@@ -83,7 +83,7 @@ def test_as_rtfm_keeps_them(tmp_path: Path) -> None:
     assert ds["split"].values.tolist() == [[TRAIN, TRAIN, TEST, TEST]]
     assert ds["split_name"].values.tolist() == ["imported"]
     assert ds["clip_start"].values.tolist() == [0, 16, 0, 16, 32, 0, 16, 0]
-    assert ds["imported_rtfm"].dims == ("clip", "crop", "channel_7")
+    assert ds["imported_rtfm"].dims == ("clip", "crop_10", "channel_7")  # which crops, who knows
     assert ds["imported_rtfm"].attrs["made_by"] == "I3D"
     assert ds["imported_rtfm"].attrs["imported"] == "rtfm .npy files"
     assert ds["reason"].values.tolist()[0] == "number of frames not known; 16 a clip make 32"
@@ -109,8 +109,7 @@ def test_orders_of_axes_and_precisions(
         np.testing.assert_array_equal(stored(store, name), values.astype(dtype).astype("float32"))
     rounded = "2 files hold more digits than float32 has; they were rounded"
     assert (rounded in lines) == (dtype == "float64")
-    dim = "crop" if crops == 10 else "crop_1"
-    assert read(store.url)["imported_rtfm"].dims == ("clip", dim, "channel_5")
+    assert read(store.url)["imported_rtfm"].dims == ("clip", f"crop_{crops}", "channel_5")
     assert store.split_names == ()
     assert store.labels().tolist() == [UNKNOWN, UNKNOWN]
 
@@ -488,10 +487,13 @@ def test_ped2_with_the_published_split_and_labels(shared_data: Path, tmp_path: P
     folder = shared_data / "features" / "ped2_movinet_a0_10crop"
     csv = shared_data / "splits" / "ped2_weak_FatemeBameri_s6.csv"
     gt = shared_data / "labels" / "FatemeBameri_gt_s6_ped2.npy"
-    given = Given(folder, [str(csv)], gt, tmp_path / "frames.csv", made_by="MoViNet-A0")
+    given = Given(
+        folder, [str(csv)], gt, tmp_path / "frames.csv", made_by="MoViNet-A0", our_crops=True
+    )
     import_features(given, tmp_path / "x.zarr", dataset="ped2", array="imported_movinet")
     store = open_store(tmp_path / "x.zarr")
     rows_of = {v.name: v for v in store.videos()}
+    assert read(store.url)["imported_movinet"].dims == ("clip", "crop", "channel_480")
     assert len(rows_of) == 28
     assert sum(v.frames for v in rows_of.values()) == 4560
     for name in names:

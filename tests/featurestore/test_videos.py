@@ -29,6 +29,16 @@ def test_rows_come_back_as_they_went_in(tmp_path: Path) -> None:
     assert math.isnan(second.mtime)
 
 
+def test_one_video_by_name(tmp_path: Path) -> None:
+    store = make(tmp_path / "x.zarr", [3, 2], names=["r3d"])
+    store.append([video("v0", 4), video("v9", 1)])
+    assert store.video("v1") == store.videos()[1]
+    assert store.video("v0").index == 2
+    assert store.live_videos().tolist() == [False, True, True, True]
+    with pytest.raises(UsageError, match="has no video 'v2'"):
+        store.video("v2")
+
+
 def test_growth_shows_at_the_commit(tmp_path: Path) -> None:
     store = make(tmp_path / "x.zarr", [3, 2], names=["swin", "r3d", "swin_r3d"])
     for name in ("swin", "r3d"):
