@@ -17,7 +17,7 @@ from featurestore.errors import FeatureStoreError
 from featurestore.schema import DONE, FAILED, MISSING
 from featurestore.store import Store
 from jobs.cluster import worker_addresses
-from jobs.plan import Segment, Task, TaskQueue
+from jobs.plan import MAX_DEATHS, Segment, Task, TaskQueue
 from jobs.progress import Progress
 from jobs.worker import Failure, Result, Setup, build_networks, extract_clips
 
@@ -91,33 +91,49 @@ class Drive:
 
     def _build(self) -> None:
         """Have every worker build its networks, before a death could be any video's fault."""
-        building = {
-            self.client.submit(
-                build_networks, self.setup, key=f"build-{address}-{time.monotonic_ns()}",
-                pure=False, workers=[address],
-            ): address
-            for address in self._workers
-        }  # fmt: skip
-        while building:
-            self._show()
-            here = worker_addresses(self.client)
+        building: dict[Future[None], str] = {}
+        asked: set[str] = set()
+        built = deaths = 0
+        while building or not built:
+            self._look(TaskQueue([]), {})
+            for address in self._workers - asked:
+                asked.add(address)
+                future = self.client.submit(
+                    build_networks, self.setup, key=f"build-{address}-{time.monotonic_ns()}",
+                    pure=False, workers=[address],
+                )  # fmt: skip
+                building[future] = address
             for future, address in list(building.items()):
-                if future.status == "error" or (address not in here and not future.done()):
-                    self._why_not_built(future)
-                if future.done():
+                gone = address not in self._workers and not future.done()
+                if gone or future.done():
                     del building[future]
-            if building:
+                    if gone or self._died(future):
+                        deaths += 1
+                        self.progress.say("a worker died while preparing the networks")
+                    else:
+                        built += 1
+            if deaths >= MAX_DEATHS:
+                raise FeatureStoreError(
+                    f"workers died {deaths} times preparing {', '.join(self.setup.specs)}: most "
+                    "likely memory ran out (converting swin takes 2.4 GB). Use fewer --workers, "
+                    "fewer --backbones, or --engine torch. What was finished before is safe."
+                )
+            self._show()
+            if building or not built:
                 time.sleep(POLL_SECONDS)
 
-    def _why_not_built(self, future: Future[None]) -> None:
+    @staticmethod
+    def _died(future: Future[None]) -> bool:
+        """Whether the worker of a future that is done died of it. Raises what it raised."""
         try:
             future.result(timeout=RESULT_SECONDS)
-        except (KilledWorker, TimeoutError) as death:
-            raise FeatureStoreError(
-                f"a worker died while preparing {', '.join(self.setup.specs)}: most likely memory "
-                "ran out (converting swin takes 2.4 GB). Use fewer --workers, fewer --backbones, "
-                "or --engine torch. What was finished before is safe."
-            ) from death
+        except KilledWorker:
+            return True
+        except TimeoutError:
+            if future.status == "error":
+                raise
+            return True  # it died with the result
+        return False
 
     def _look(self, waiting: TaskQueue, running: dict[Future[Result], Given]) -> None:
         """Once a second: which workers there are, and whether those that left hold a task up."""

@@ -85,7 +85,8 @@ def on_disk(url: Path, made: Any, block: int) -> xr.Dataset:
     store(url, x, videos, block=block)
     found: xr.Dataset = xr.open_zarr(url, chunks=None)
     firsts = np.unique(videos, return_index=True)[1]
-    return found.assign(
+    there = [dim for dim in ("split_name",) if dim in found.dims]  # a store has splits of its own
+    return found.drop_dims(there).assign(
         label=("video", labels[firsts].astype(np.int8)),
         split=(("split_name", "video"), np.array([list(TRAIN.values())], np.int8)),
         split_name=("split_name", ["weak"]),

@@ -182,8 +182,13 @@ class Machine(RuleBasedStateMachine):
         self.labels, self.frame_labels = self.labels[:count], self.frame_labels[:count]
         self.splits = {name: self.splits[name][:count] for name in self.committed[4]}
         self.status = {name: self.status[name][: self.clips] for name in self.made_by}
+        # Whoever opens a store for writing blanks what a killed run wrote but did not mark.
         self.written = {
-            name: {c: v for c, v in self.written[name].items() if c < self.clips}
+            name: {
+                c: v
+                for c, v in self.written[name].items()
+                if c < self.clips and self.status[name][c] == DONE
+            }
             for name in self.made_by
         }
         assert not list(Path(self.url).rglob("*.partial"))

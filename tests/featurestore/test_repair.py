@@ -59,9 +59,9 @@ def test_opening_a_store_that_needs_no_repair_changes_nothing(tmp_path: Path, fu
 
 
 def test_a_store_half_made_is_made_again(tmp_path: Path) -> None:
-    (tmp_path / "x.zarr.new" / "r3d").mkdir(parents=True)
-    (tmp_path / "x.zarr.new" / "zarr.json").write_text("{")
+    (tmp_path / "x.zarr.new.partial" / "r3d").mkdir(parents=True)
+    (tmp_path / "x.zarr.new.partial" / "zarr.json").write_text("{")
     store = make(tmp_path / "x.zarr", [2], names=["r3d"])
     write(store, "r3d", [0, 1])
     np.testing.assert_array_equal(read(store.url)["r3d"].values, features("r3d", [0, 1]))
-    assert not (tmp_path / "x.zarr.new").exists()
+    assert not (tmp_path / "x.zarr.new.partial").exists()

@@ -32,7 +32,7 @@ def test_rows_come_back_as_they_went_in(tmp_path: Path) -> None:
 def test_one_video_by_name(tmp_path: Path) -> None:
     store = make(tmp_path / "x.zarr", [3, 2], names=["r3d"])
     store.append([video("v0", 4), video("v9", 1)])
-    assert store.video("v1") == store.videos()[1]
+    assert repr(store.video("v1")) == repr(store.videos()[1])  # nan is no other nan
     assert store.video("v0").index == 2
     assert store.live_videos().tolist() == [False, True, True, True]
     with pytest.raises(UsageError, match="has no video 'v2'"):
