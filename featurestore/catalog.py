@@ -91,7 +91,7 @@ def columns(
     them have one name.
     """
     _check_names(videos)
-    counts = np.array([segments or video.clip_count for video in videos], dtype=np.int64)
+    counts = _counts(videos, segments)
     made: dict[str, npt.NDArray[Any]] = {
         "clip_count": counts,
         "clip_offset": first_clip + np.cumsum(counts) - counts,
@@ -107,21 +107,27 @@ def clip_columns(
 ) -> dict[str, npt.NDArray[Any]]:
     """The new rows' clips, by the arrays of schema.CLIP_TABLE (and SEGMENT_TABLE)."""
     rows = np.arange(first_row, first_row + len(videos), dtype=np.int32)
+    counts = _counts(videos, segments)
     if segments:
         none = np.zeros(0, np.int64)
         spans = [segment_spans(video.frames, segments) for video in videos]
         return {
-            "clip_video": np.repeat(rows, segments),
+            "clip_video": np.repeat(rows, counts),
             "clip_start": np.concatenate([none, *(first for first, _ in spans)]),
             "clip_stop": np.concatenate([none, *(after for _, after in spans)]),
         }
     frames = np.array([video.frames for video in videos], np.int64)
-    counts = np.array([video.clip_count for video in videos], np.int64)
     before = np.repeat(np.cumsum(counts) - counts, counts)
     regular = (np.arange(len(before), dtype=np.int64) - before) * CLIP_FRAMES
     last = np.repeat(np.maximum(frames - CLIP_FRAMES, 0), counts)
     # clips.clip_starts, for all of them at once.
     return {"clip_video": np.repeat(rows, counts), "clip_start": np.minimum(regular, last)}
+
+
+def _counts(videos: Sequence[NewVideo], segments: int | None) -> npt.NDArray[np.int64]:
+    """Clips of each video: clips.clip_count, for all of them at once."""
+    frames = np.array([video.frames for video in videos], np.int64)
+    return np.full_like(frames, segments) if segments else -(-frames // CLIP_FRAMES)
 
 
 def array_of(column: str, values: Sequence[Any]) -> npt.NDArray[Any]:
