@@ -32,8 +32,10 @@ def clip_cost(specs: Mapping[str, BackboneSpec]) -> dict[str, float]:
 def machine_rate(device: str, client: Client | None = None) -> float:
     """GFLOP/s that the networks should reach on this machine, or on all workers of a cluster."""
     if client is not None:
+        from jobs.cluster import worker_addresses
+
         one: float = client.submit(matrix_rate, device, pure=False).result()
-        return one * len(client.scheduler_info(n_workers=-1)["workers"])
+        return one * len(worker_addresses(client))
     if device != "cuda":
         return matrix_rate(device)
     # In a process of its own: the driver would hold a part of the first card for the whole run
@@ -43,7 +45,9 @@ def machine_rate(device: str, client: Client | None = None) -> float:
 
 def worker_rate(rate: float, client: Client) -> float:
     """The share of one worker."""
-    return rate / max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+    from jobs.cluster import worker_addresses
+
+    return rate / max(1, len(worker_addresses(client)))
 
 
 def matrix_rate(device: str) -> float:
