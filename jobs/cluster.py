@@ -123,7 +123,13 @@ def connect(cluster: str, workers: int = 1, device: str = "cpu") -> Iterator[Cli
             ) from error
         try:
             yield client
-        except (FutureCancelledError, CommClosedError) as error:
+        except FeatureStoreError:
+            raise
+        except Exception as error:
+            # A client that lost its scheduler fails in many ways, by what was asked of it last
+            lost = isinstance(error, FutureCancelledError | CommClosedError)
+            if not lost and client.status == "running":
+                raise
             raise FeatureStoreError(
                 f"--cluster {cluster}: the connection to the scheduler was lost ({error}). What "
                 "was finished is safe: start the scheduler, and run the same command again."
