@@ -100,7 +100,7 @@ def training_labels(ds: xr.Dataset, rows: npt.NDArray[np.bool_]) -> npt.NDArray[
     Raises FitError when a training video has no label.
     """
     if "label" not in ds:
-        raise FitError("The store has no labels of videos; add them with `fs-submit label`")
+        raise FitError("The store has no labels of videos; `fs-submit extract --labels` adds them")
     labels = np.full(len(rows), UNKNOWN, np.int8)
     labels[rows] = ds["label"].values[rows]
     unknown = [name for name, trains, label in zip(names_of(ds), rows, labels, strict=True)
