@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from featurestore.errors import FeatureStoreError, UsageError
 from featurestore.store import open_store
 from jobs.cli import cli
-from jobs.extract import _refuse_imported
+from jobs.rows import refuse_imported
 
 
 def run(*words: object, code: int = 0) -> str:
@@ -79,4 +79,4 @@ def test_what_is_wrong_is_one_message(files: Path) -> None:
 def test_ours_do_not_take_the_place_of_imported_features(files: Path) -> None:
     run("import", files, "--list", "mine.csv")
     with pytest.raises(UsageError, match="came with imported features; give another --name"):
-        _refuse_imported(open_store("features/i3d.zarr"))
+        refuse_imported(open_store("features/i3d.zarr"))
