@@ -15,7 +15,7 @@ from featurestore.arrays import METADATA
 from featurestore.disk import reading, writing
 from featurestore.errors import StoreUnreadable
 from featurestore.layout import Members
-from featurestore.schema import FUSED, is_array_name
+from featurestore.schema import FUSED, is_array_name, is_written_whole
 
 
 def repair(root: Path, mode: fused.Mode, members: Members) -> None:
@@ -73,8 +73,8 @@ def _cut_back(root: Path, name: str, found: Sequence[int], committed: Mapping[st
     deep = 1 + max(axis for axis, length in enumerate(shape) if axis == 0 or found[axis] > length)
     with writing(folder):
         _drop_chunks(folder, kept[:deep])
-    if len(shape) == 1 and name != "frame_label":
-        return  # tables are written whole as they grow
+    if is_written_whole(name):
+        return
     # The last chunk that stays may hold values of clips, frames or videos that do not: the next
     # ones to have their numbers must read as nothing until they are written.
     ends = [min(n, k * chunk) for n, k, chunk in zip(found, kept, chunks, strict=True)]

@@ -23,11 +23,11 @@ CHANNEL_CHUNK: Final = 512
 _OTHER_MODEL: Final = re.compile(r"(timm|imported)_[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 # Status arrays and the clips' tables: one read of a whole set is one small file.
-CLIP_CHUNK: Final = 65_536
+CLIP_CHUNK: Final = 262_144
 VIDEO_CHUNK: Final = 16_384
-# A megabyte, next to nothing compressed. A split of a million videos is one chunk: it is replaced
-# in one step.
-FRAME_CHUNK: Final = 1_048_576
+# Megabytes, next to nothing compressed. A split of a million videos is one chunk: it is replaced in
+# one step.
+FRAME_CHUNK: Final = 4_194_304
 SPLIT_CHUNK: Final = 1_048_576
 
 MISSING: Final = 0
@@ -104,6 +104,14 @@ def is_array_name(name: str) -> bool:
     """Whether an array of this name in a store's root would be one of ours."""
     tables = (*CLIP_TABLE, *SEGMENT_TABLE, *VIDEO_TABLE, *LABEL_TABLE, "split", "crop")
     return name in tables or is_features_name(name.removeprefix("status_"))
+
+
+def is_written_whole(name: str) -> bool:
+    """Whether an array of a table is written as it grows; others are left to the fill value.
+
+    What a killed run left beyond the end of those others has to be blanked.
+    """
+    return name in CLIP_TABLE | SEGMENT_TABLE | VIDEO_TABLE | LABEL_TABLE and name != "frame_label"
 
 
 def is_features_name(name: str) -> bool:

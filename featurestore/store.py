@@ -295,12 +295,8 @@ class Store(Labelled):
         end = clips + len(new_clips["clip_video"])
         with self._changing():
             self._append_labels(videos, first)
-            for name in (*self.backbones, *self.fused_arrays):
+            for name in (*self.backbones, *self.fused_arrays, *map(status_of, self.backbones)):
                 self._grow(name, end)
-            for name in self.backbones:
-                # Written, not left to the fill value: a run that was killed before its commit may
-                # have left something beyond the end.
-                self._extend(status_of(name), np.zeros(end - clips, np.uint8))
             for column, values in (*new_clips.items(), *rows.items()):
                 self._extend(column, values)
         self._rows().update((video.name, first + i) for i, video in enumerate(videos))

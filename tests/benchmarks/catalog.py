@@ -48,15 +48,16 @@ def build(url: Path, videos: int, clips: int) -> str:
         store.add_features(backbone, FEATURES[backbone].channels, {"weights": "none"})
     for fused in FUSED:
         store.add_fused(fused)
+    parts = {}
     for first in range(0, videos, BATCH):
-        numbers = range(first, min(first + BATCH, videos))
+        names = {n: name(n) for n in range(first, min(first + BATCH, videos))}
         store.append(
-            [NewVideo(name(n), f"{name(n)}.mp4", int(frames[n]), 25.0, 640, 360) for n in numbers]
+            [NewVideo(v, f"{v}.mp4", int(frames[n]), 25.0, 640, 360) for n, v in names.items()]
         )
         store.set_truth(
-            Truth(name(n), ABNORMAL if n % 10 == 0 else NORMAL, None, "none") for n in numbers
+            Truth(v, ABNORMAL if n % 10 == 0 else NORMAL, None, "none") for n, v in names.items()
         )
-    parts = {name(n): TEST if n % 5 == 0 else TRAIN for n in range(videos)}
+        parts |= {v: TEST if n % 5 == 0 else TRAIN for n, v in names.items()}
     store.set_split(Split("many", parts, {}, "none"))
     store.commit()
     return f"{store.clips:,} clips, {disk.stored_bytes(url) / 1e6:,.0f} MB on disk"
