@@ -9,7 +9,6 @@ from typing import Any
 from featurestore.errors import UsageError
 from featurestore.lock import locked
 from featurestore.store import open_store
-from jobs import datasets, labelling
 from jobs.status import stores_in
 
 __all__ = ["add", "collect", "text"]
@@ -29,6 +28,9 @@ def add(
     Raises:
         FeatureStoreError: no such store or split, or one that does not fit; nothing is written.
     """
+    # Half a second of decoders and MATLAB readers, which listing splits does without.
+    from jobs import datasets, labelling
+
     url = the_store(folder, name)
     with locked(url):
         store = open_store(url, "a")

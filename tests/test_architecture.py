@@ -91,7 +91,14 @@ def test_tables_need_no_networks(module: str) -> None:
     assert not loaded(f"import {module}") & NETWORKS
 
 
-COMMANDS = [["--help"], ["extract", "--help"], ["datasets"], ["status"], ["status", "--json"]]
+COMMANDS = [
+    ["--help"],
+    ["extract", "--help"],
+    ["datasets"],
+    ["status"],
+    ["status", "--json"],
+    ["split", "list"],
+]
 
 
 @pytest.fixture(scope="module")

@@ -64,3 +64,8 @@ def read(url: Path | str) -> xr.Dataset:
     """The store as somebody reads it who has none of our code."""
     dataset: xr.Dataset = xr.open_zarr(url, chunks=None).load()
     return dataset
+
+
+def stored(store: Store, name: str, array: str = "imported_rtfm") -> npt.NDArray[np.float32]:
+    """The features of one video."""
+    return store.features(array, store.video(name).clips)

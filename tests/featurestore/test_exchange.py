@@ -1,4 +1,4 @@
-"""Features out of and into stores, as RTFM-like code keeps them; real ones too."""
+"""Features into stores, as RTFM-like code keeps them."""
 
 import itertools
 from collections.abc import Mapping
@@ -6,24 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 from featurestore import align, exchange
 from featurestore.errors import (
     FeatureFileError,
-    FeatureStoreError,
-    LabelError,
-    UsageError,
 )
 from featurestore.exchange import Given, import_features
 from featurestore.export import export_features
-from featurestore.labels import ABNORMAL, NORMAL, UNKNOWN, Truth
-from featurestore.schema import BACKBONES, DONE, FAILED, FUSED
-from featurestore.splits import TEST, TRAIN, Split, read_csv
-from featurestore.store import Store, open_store
-from tests.featurestore.making import make, read, write
-from tests.featurestore.test_align import PED2_TEST, PED2_TRAIN
+from featurestore.labels import ABNORMAL, NORMAL, UNKNOWN
+from featurestore.schema import DONE, FAILED
+from featurestore.splits import TEST, TRAIN
+from featurestore.store import open_store
+from tests.featurestore.making import read, stored
 
 RNG = np.random.default_rng(0)
 CHANNELS = 7
@@ -55,11 +50,6 @@ def rtfm(folder: Path) -> Given:
         abnormal_first=1,
         made_by="I3D",
     )
-
-
-def stored(store: Store, video: str, array: str = "imported_rtfm") -> npt.NDArray[np.float32]:
-    (row,) = [v for v in store.videos() if v.name == video and v.state != "superseded"]
-    return store.features(array, row.clips)
 
 
 def test_as_rtfm_keeps_them(tmp_path: Path) -> None:
@@ -117,127 +107,6 @@ def test_axes_that_could_be_either(tmp_path: Path) -> None:
     import_features(Given(tmp_path, order="crop,clip,channel"), tmp_path / "x.zarr", dataset="x")
     store = open_store(tmp_path / "x.zarr")
     np.testing.assert_array_equal(stored(store, "v"), np.load(tmp_path / "v.npy").swapaxes(0, 1))
-
-
-def full(url: Path, counts: list[int]) -> Store:
-    """A store of ten-crop features with labels and a split; some videos have odd names."""
-    from featurestore.catalog import NewVideo
-
-    store = make(url, [], names=(*BACKBONES, *FUSED))
-    names = ["deep/er/v0", "straße 1", "v2", "v3"]
-    store.append([NewVideo(n, n, count) for n, count in zip(names, counts, strict=True)])
-    store.commit()
-    for name in BACKBONES:
-        write(store, name, range(store.clips))
-    for i, (name, count) in enumerate(zip(names, counts, strict=True)):
-        flags = (np.arange(count) % 5 < 2).astype(np.int8) * (i % 2)
-        store.set_truth([Truth(name, i % 2, flags, "t")])
-    parts = dict(zip(names, [TRAIN, TRAIN, TEST, TEST], strict=True))
-    store.set_split(Split("weak", parts, {}, "t.csv"))
-    store.commit()
-    return store
-
-
-@pytest.mark.parametrize("array", ["r3d", "swin_r3d"])
-@pytest.mark.parametrize("convention", ["ceil", "floor"])
-def test_import_after_export_is_the_same_bit_for_bit(
-    tmp_path: Path, array: str, convention: Any
-) -> None:
-    counts = [40, 48, 77, 20]
-    store = full(tmp_path / "x.zarr", counts)
-    out = tmp_path / "out"
-    made = export_features(store.url, out, array=array, convention=convention)
-    assert made.left_out == []
-    assert "2 videos to train, the first 1 of them abnormal" in made.lines[0]
-    given = Given(out / "features", [str(out / "videos.csv")], out / "gt.npy", split_name="weak")
-    import_features(given, tmp_path / "y.zarr", dataset="y", array="imported_again")
-    again = open_store(tmp_path / "y.zarr")
-    assert again.split("weak").parts == store.split("weak").parts
-    assert again.split("weak").labels == store.split("weak").labels
-    rows = {v.name: v for v in again.videos()}
-    for row in store.videos():
-        clips = align.clips_that_count(row.frames, convention)
-        values = store.features(array, row.clips)[:clips]
-        assert stored(again, row.name, "imported_again").tobytes() == values.tobytes()
-        frames = row.frames if convention == "ceil" else 16 * clips
-        assert rows[row.name].frames == frames
-        if row.name in ("v2", "v3"):  # gt.npy is of the test videos
-            np.testing.assert_array_equal(
-                again.frame_labels(rows[row.name].index), store.frame_labels(row.index)[:frames]
-            )
-    if convention == "ceil":
-        np.testing.assert_array_equal(
-            np.sort(again.clip_table()[1]), np.sort(store.clip_table()[1])
-        )
-
-
-def test_what_rtfm_reads(tmp_path: Path) -> None:
-    """What its dataset.py and test_10crop.py ask of the files, with their own few lines."""
-    store = full(tmp_path / "x.zarr", [40, 48, 77, 20])
-    export_features(store.url, tmp_path / "out", array="s3d")
-    train = (tmp_path / "out" / "train.list").read_text().splitlines(keepends=True)
-    assert [Path(line).name for line in train] == ["straße 1.npy\n", "v0.npy\n"]  # abnormal first
-    for line in train:
-        features = np.load(line.strip("\n"), allow_pickle=True).astype(np.float32)
-        assert features.transpose(1, 0, 2).shape == (10, 3, 1024)
-    scores = []
-    for line in (tmp_path / "out" / "test.list").read_text().splitlines(keepends=True):
-        features = np.load(line.strip("\n"), allow_pickle=True)
-        assert features.dtype == np.float32
-        scores += range(len(features))
-    gt = np.load(tmp_path / "out" / "gt.npy")
-    assert gt.dtype == np.float64
-    assert len(np.repeat(scores, 16)) == len(gt)
-    of = {v.name: store.frame_labels(v.index) for v in store.videos()}
-    expected = [align.frame_labels(of[name], "ceil") for name in ("v3", "v2")]
-    np.testing.assert_array_equal(gt, np.concatenate(expected))
-
-
-def test_videos_without_all_features_are_left_out(tmp_path: Path) -> None:
-    store = full(tmp_path / "x.zarr", [40, 48, 77, 20])
-    last = store.videos()[2].clips[-1]
-    store.mark("r3d", np.array([last]), FAILED)
-    made = export_features(store.url, tmp_path / "ceil", array="swin_r3d")
-    assert made.left_out == ["v2"]
-    assert made.lines[-1] == "left out, for clips without features: v2"
-    assert not (tmp_path / "ceil" / "features" / "v2.npy").exists()
-    made = export_features(store.url, tmp_path / "floor", array="r3d", convention="floor")
-    assert made.left_out == []  # that clip does not count
-    assert np.load(tmp_path / "floor" / "features" / "v2.npy").shape == (4, 10, 512)
-
-
-def test_exports_that_cannot_be(tmp_path: Path) -> None:
-    store = full(tmp_path / "x.zarr", [40, 48, 77, 20])
-    store.set_split(Split("other", {"v2": TEST}, {}, "o"))
-    store.commit()
-    out = tmp_path / "out"
-    with pytest.raises(UsageError, match=r"several arrays; give one with --array: swin, r3d,"):
-        export_features(store.url, out)
-    with pytest.raises(UsageError, match=r"no split 'x'; give one with --split: weak, other"):
-        export_features(store.url, out, array="r3d", split="x")
-    from featurestore.catalog import NewVideo
-
-    store.append([NewVideo("../evil", "e", 16), NewVideo("unknown", "u", 16)])
-    store.set_split(Split("evil", {"../evil": TEST}, {}, "e"))
-    store.set_split(Split("train", {"unknown": TRAIN}, {}, "u"))
-    store.set_split(Split("test", {"unknown": TEST, "v2": TEST}, {}, "u"))
-    store.commit()
-    write(store, "r3d", range(store.clips - 2, store.clips))
-    for split, error, message in (
-        ("evil", FeatureFileError, "'../evil': this video's name cannot be the name of a file"),
-        ("train", LabelError, "labels of 1 training videos are not known: unknown"),
-        ("test", LabelError, "frame labels of 1 test videos are not known: unknown"),
-    ):
-        with pytest.raises(error, match=message):
-            export_features(store.url, out, array="r3d", split=split)
-    assert not out.exists()
-    out.mkdir()
-    (out / "thesis.txt").write_text("mine")
-    with pytest.raises(UsageError, match="is there already; give a new folder"):
-        export_features(store.url, out, array="r3d", split="weak")
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "out", "x.zarr", "x.zarr.blocks.lock"
-    ]  # fmt: skip
 
 
 def test_a_command_killed_goes_on_where_it_ended(
@@ -360,81 +229,3 @@ def test_names_of_arrays(tmp_path: Path) -> None:
     for array in ("i3d", "imported_", "imported_../x", "timm_x"):
         with pytest.raises(FeatureFileError, match="imported features are called imported_NAME"):
             import_features(given, tmp_path / "x.zarr", dataset="x", array=array)
-    assert issubclass(FeatureFileError, FeatureStoreError)
-
-
-# Real features
-
-
-def test_ped2_with_the_published_split_and_labels(shared_data: Path, tmp_path: Path) -> None:
-    """28 files made under our convention, labels published under the floor rule."""
-    names = [f"Test{i + 1:03d}" for i in range(12)] + [f"Train{i + 1:03d}" for i in range(16)]
-    rows = zip(names, [*PED2_TEST, *PED2_TRAIN], strict=True)
-    table = "".join(f"{name},{frames}\n" for name, frames in rows)
-    (tmp_path / "frames.csv").write_text(f"video,frames\n{table}")
-    folder = shared_data / "features" / "ped2_movinet_a0_10crop"
-    csv = shared_data / "splits" / "ped2_weak_FatemeBameri_s6.csv"
-    gt = shared_data / "labels" / "FatemeBameri_gt_s6_ped2.npy"
-    given = Given(
-        folder, [str(csv)], gt, tmp_path / "frames.csv", made_by="MoViNet-A0", our_crops=True
-    )
-    import_features(given, tmp_path / "x.zarr", dataset="ped2", array="imported_movinet")
-    store = open_store(tmp_path / "x.zarr")
-    rows_of = {v.name: v for v in store.videos()}
-    assert read(store.url)["imported_movinet"].dims == ("clip", "crop", "channel_480")
-    assert len(rows_of) == 28
-    assert sum(v.frames for v in rows_of.values()) == 4560
-    for name in names:
-        own = stored(store, name, "imported_movinet")
-        assert own.tobytes() == np.load(folder / f"{name}.npy").tobytes()
-    split = store.split(csv.stem)
-    published = read_csv(csv)
-    assert split.parts == dict(published.parts)
-    assert split.labels == dict(published.labels)
-    floor = [
-        align.frame_labels(store.frame_labels(rows_of[name].index), "floor")
-        for name in published.videos(TEST)
-    ]
-    np.testing.assert_array_equal(np.concatenate(floor), np.load(gt))
-    assert sum(map(len, floor)) == 2816
-    # Out again, as others read it: the same array under the same rule.
-    export_features(store.url, tmp_path / "out", convention="floor")
-    mine = np.load(tmp_path / "out" / "gt.npy")
-    assert (len(mine), int(mine.sum())) == (2816, 687)
-
-
-def test_shanghaitech_in_32_segments(shared_data: Path, tmp_path: Path) -> None:
-    """126 training videos, written out as .npy first; masks tell how long the abnormal ones are."""
-    given = np.load(shared_data / "features" / "shanghaitech_i3d_32seg_train126.npz")
-    masks = np.load(shared_data / "labels" / "shanghaitech_test_frame_mask.npz")
-    rows = []
-    for name, label, values in zip(given["videos"], given["label"], given["features"], strict=True):
-        np.save(_folder(tmp_path / "npy") / f"{name}.npy", values)
-        frames = len(masks[name]) if label else ""
-        rows.append(f"{name},train,{'abnormal' if label else 'normal'},{frames}\n")
-    (tmp_path / "train.csv").write_text("video,split,label,frames\n" + "".join(rows))
-    import_features(
-        Given(tmp_path / "npy", [str(tmp_path / "train.csv")], segments=32),
-        tmp_path / "x.zarr", dataset="shanghaitech", array="imported_i3d",
-    )  # fmt: skip
-    store = open_store(tmp_path / "x.zarr")
-    ds = read(store.url)
-    values = ds["imported_i3d"].values.reshape(126, 32, 2048)
-    np.testing.assert_array_equal(values, given["features"].astype(np.float32))
-    assert ds["video"].values.tolist() == given["videos"].tolist()
-    assert ds["label"].values.tolist() == given["label"].tolist()
-    assert (ds["split"].values == TRAIN).all()
-    starts, stops = (of.reshape(126, 32) for of in store.clip_spans())
-    for row, (name, label) in enumerate(zip(given["videos"], given["label"], strict=True)):
-        if label:
-            frames = len(masks[name])
-            assert (starts[row, 0], stops[row, -1]) == (0, frames)
-            scores = align.span_scores(values[row, :, 0], starts[row], stops[row], frames)
-            assert np.isfinite(scores).all()
-        else:
-            assert (starts[row] == -1).all()
-
-
-def _folder(path: Path) -> Path:
-    path.mkdir(exist_ok=True)
-    return path

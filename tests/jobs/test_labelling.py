@@ -32,6 +32,7 @@ def frame_labels(ds: xr.Dataset, video: str) -> list[int]:
     return ds["frame_label"][first : first + int(ds["frames"][row])].values.tolist()
 
 
+@pytest.mark.slow
 def test_labels_and_splits_of_videos_extracted_before(command: Command, videos: Path) -> None:
     """Filled in without computing anything again, also of some videos of a dataset only."""
     intervals, labels = videos.parent / "intervals.csv", videos.parent / "labels.csv"
