@@ -8,7 +8,7 @@ and the same command again goes on where a kill ended it.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,12 +63,18 @@ class Given:
 
 
 def import_features(
-    given: Given, url: str | os.PathLike[str], *, dataset: str, array: str = "imported_rtfm"
+    given: Given,
+    url: str | os.PathLike[str],
+    *,
+    dataset: str,
+    array: str = "imported_rtfm",
+    progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[str]:
     """Imports features into a store, which is made if there is none; returns lines for people.
 
-    `array` is imported_NAME. A video that the store has must have as many clips there. Clips that
-    hold NaN or infinity are marked failed.
+    `array` is imported_NAME. `progress` is told how many videos are done, of how many. A video
+    that the store has must have as many clips there. Clips that hold NaN or infinity are marked
+    failed.
 
     Raises FeatureFileError, SplitError, LabelError, UsageError, ProvenanceMismatch, StoreLocked,
     StoreUnwritable.
@@ -103,7 +109,7 @@ def import_features(
         if split is not None:
             remarks += store.set_split(split)
         store.commit()
-        remarks += _write(store, array, found, files)
+        remarks += _write(store, array, found, files, progress)
         done = int(store.done(array).sum())
     new = sum(isinstance(row, NewVideo) for row in rows)
     first = files[0]
@@ -262,14 +268,19 @@ def _check_split(
 
 
 def _write(
-    store: Store, array: str, found: Sequence[Entry], files: Sequence[FeatureFile]
+    store: Store,
+    array: str,
+    found: Sequence[Entry],
+    files: Sequence[FeatureFile],
+    progress: Callable[[int, int], None],
 ) -> list[str]:
     """Writes what is missing, video by video; what is there must be the same."""
     rows = {video.name: video for video in store.videos()}
     status = store.status(array)
     fingerprint = store.fingerprint(array)
     remarks, rounded = [], 0
-    for entry, file in zip(found, files, strict=True):
+    for number, (entry, file) in enumerate(zip(found, files, strict=True)):
+        progress(number, len(files))
         row = rows[entry.video]
         clips = np.arange(row.clip_offset, row.clip_offset + row.clip_count)
         values, exact = file.read()
@@ -294,6 +305,7 @@ def _write(
             reason = f"{file.path.name}: clips {numbers} hold NaN or infinity"
             store.update_videos({row.index: {"state": "damaged", "reason": reason}})
             remarks.append(f"{entry.video}: {reason}")
+    progress(len(files), len(files))
     if rounded:
         remarks.append(f"{rounded} files hold more digits than float32 has; they were rounded")
     return remarks

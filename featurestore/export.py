@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -36,6 +36,7 @@ def export_features(
     array: str | None = None,
     split: str | None = None,
     convention: Literal["floor", "ceil"] = "ceil",
+    progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Exported:
     """Writes features as RTFM and the code after it read them, into a new folder.
 
@@ -45,7 +46,7 @@ def export_features(
     the clip that ends with a video is left out where it is no whole one more, under `ceil` it is
     kept, and the last frame's label stands for frames that there are not. Segments are written as
     they are, `gt.npy` then has the frames as decoded. Videos of which some clip that counts has
-    no features are left out.
+    no features are left out. `progress` is told how many videos are done, of how many.
 
     Raises UsageError, SplitError, LabelError (a label is missing that the lists or gt.npy need),
     FeatureFileError (a video's name that cannot be a file's), StoreUnwritable; nothing is then
@@ -69,11 +70,13 @@ def export_features(
     with writing(folder):
         new = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}{disk.PARTIAL}")
         try:
-            for name in kept:
+            for number, name in enumerate(kept):
+                progress(number, len(kept))
                 path = new / "features" / f"{name}.npy"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 first = videos[name].clip_offset
                 np.save(path, store.features(array, range(first, first + counts[name])))
+            progress(len(kept), len(kept))
             features = folder.resolve() / "features"
             for half, names in lists.items():
                 text = "".join(f"{features / name}.npy\n" for name in names)

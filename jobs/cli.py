@@ -99,7 +99,6 @@ def extract(
     root: Path | None,
     backbones: str,
     videos: tuple[str, ...],
-    split: tuple[str, ...],
     dataset: str,
     **rest: Any,
 ) -> None:
@@ -116,7 +115,6 @@ def extract(
         root=root or Path("data") / dataset,
         backbones=tuple(b for b in backbones.replace(",", " ").split() if b),
         videos=videos,
-        split=tuple(s for given in split for s in given.split(",") if s),
         **rest,
     )
     sys.exit(run(options, say=click.echo))

@@ -66,11 +66,15 @@ def import_(
     """
     from featurestore.exchange import Given, import_features
     from jobs.options import plain_name
+    from jobs.progress import Counted
 
     dataset = dataset or folder.resolve().name
     url = f"{store.rstrip('/')}/{plain_name(name or dataset)}.zarr"
     array = f"imported_{array.removeprefix('imported_')}"
-    for line in import_features(Given(folder, **given), url, dataset=dataset, array=array):
+    lines = import_features(
+        Given(folder, **given), url, dataset=dataset, array=array, progress=Counted("imported")
+    )
+    for line in lines:
         click.echo(line)
 
 
@@ -107,10 +111,16 @@ def export(
     Exit code: 0 all well, 1 stopped by an error, 3 videos without all features were left out.
     """
     from featurestore.export import export_features
+    from jobs.progress import Counted
     from jobs.splitting import the_store
 
     made = export_features(
-        the_store(store, dataset), folder, array=array, split=split, convention=convention
+        the_store(store, dataset),
+        folder,
+        array=array,
+        split=split,
+        convention=convention,
+        progress=Counted("exported"),
     )
     for line in made.lines:
         click.echo(line)

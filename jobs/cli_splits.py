@@ -37,8 +37,7 @@ def add(store: str, dataset: str | None, texts: tuple[str, ...], **settings: Any
     """Add splits to a store."""
     from jobs.splitting import add
 
-    names = [text for given in texts for text in given.split(",") if text]
-    for line in add(store, dataset, names, **settings):
+    for line in add(store, dataset, texts, **settings):
         click.echo(line)
 
 

@@ -74,7 +74,7 @@ def asked(
     test_fraction: float = 0.5,
     train_videos: str | None = None,
 ) -> Asked:
-    """Understand ``--split``: official, random:K, a name, FILE or NAME=FILE.
+    """Understand ``--split``: official, random:K, a name, FILE or NAME=FILE; several by comma.
 
     Nothing asked for means all that are known of the dataset.
 
@@ -88,10 +88,12 @@ def asked(
         official = dataset in datasets.DATASETS and (
             dataset != "folder" or (root / folder.LABELS).is_file()
         )
-        ours = frozenset(known)
-        return changed(base, given=known, ours=ours, official=official, explicit=False)
+        return changed(base, given=known, ours=frozenset(known), official=official, explicit=False)
     given: dict[str, Split] = {}
-    for text in texts:
+    ours: set[str] = set()
+    # A file's own name may have a comma.
+    apart = [[t] if Path(t).exists() else t.split(",") for t in texts]
+    for text in (one for several in apart for one in several if one):
         name, _, file = text.rpartition("=")
         if text == OFFICIAL:
             base = changed(base, official=True)
@@ -99,16 +101,18 @@ def asked(
             base = changed(base, random=_count(text))
         elif text in known:
             given[text] = known[text]
+            ours.add(text)
         elif Path(file).suffix or Path(file).exists():
             split = read_csv(Path(file), name or None, str(file))
-            given[split.name] = split
+            if given.setdefault(split.name, split) is not split:
+                raise SplitError(f"--split {text}: there are two of the name {split.name}")
         else:
             raise SplitError(
                 f"--split {text!r}: no such split of {dataset}, and no such file; choose from "
                 f"{', '.join([OFFICIAL, *known])}, random:K, or give a CSV file with "
                 f"{','.join(splits.COLUMNS)}"
             )
-    return changed(base, given=given, ours=frozenset(given) & frozenset(known))
+    return changed(base, given=given, ours=frozenset(ours))
 
 
 def rows_of(store: Store | None) -> dict[str, Row]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import TextIO
 
-__all__ = ["Download", "Progress", "duration", "size"]
+__all__ = ["Counted", "Download", "Progress", "duration", "size"]
 
 QUIET_SECONDS = 15.0  # between two lines when not on a terminal
 
@@ -111,6 +111,24 @@ class Progress:
         if self._live:
             self._stream.write("\n")
         self._stream.flush()
+
+
+class Counted:
+    """Shows how many videos are done; called with (done, of how many). Quick work shows nothing."""
+
+    def __init__(self, verb: str, stream: TextIO | None = None) -> None:
+        self._verb, self._stream = verb, stream
+        self._began = time.monotonic()
+        self._progress: Progress | None = None
+
+    def __call__(self, done: int, of: int) -> None:
+        if self._progress is None:
+            self._progress = Progress(of, of, noun=f"videos {self._verb}", stream=self._stream)
+        self._progress.at(done, done)
+        if time.monotonic() - self._began > 1:
+            self._progress.show()
+            if done == of:
+                self._progress.end()
 
 
 class Download:

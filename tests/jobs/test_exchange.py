@@ -1,5 +1,6 @@
 """`fs-submit import` and `export`, by what they print and leave; and what does not mix."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from click.testing import CliRunner
 from featurestore.errors import FeatureStoreError, UsageError
 from featurestore.store import open_store
 from jobs.cli import cli
+from jobs.progress import Counted
 from jobs.rows import refuse_imported
 
 
@@ -74,6 +76,24 @@ def test_what_is_wrong_is_one_message(files: Path) -> None:
     assert "no folder of .npy files" in run("import", "nowhere", code=1)
     assert not Path("features").exists()
     assert "give the store a plain name" in run("import", files, "--name", "a/b", code=1)
+
+
+def test_progress_of_work_that_takes_a_while() -> None:
+    quick, slow = Terminal(), Terminal()
+    for shown, seconds in ((quick, 0), (slow, 10)):
+        counted = Counted("imported", shown)
+        counted._began -= seconds
+        for done in range(4):
+            counted(done, 3)
+    assert quick.getvalue() == ""
+    assert slow.getvalue().startswith("\r\x1b[K0 of 3 videos imported")
+    assert slow.getvalue().endswith("s left\n")
+    assert "\r\x1b[K3 of 3 videos imported, " in slow.getvalue()
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 def test_ours_do_not_take_the_place_of_imported_features(files: Path) -> None:

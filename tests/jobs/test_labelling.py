@@ -189,6 +189,8 @@ def test_the_ground_truth_is_read_where_something_needs_it(
         (["x.csv"], "video,split,label\nnormal_01,train,abnormal", SplitError,
          r"x \(x\.csv\): contradicts the labels of 1 videos: normal_01: abnormal in the split"),
         (["gone.csv"], "", SplitError, "gone.csv: there is no such file"),
+        (["official,a=x.csv", "a=x.csv"], "video,split\nnormal_01,train", SplitError,
+         "there are two of the name a"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit(
