@@ -56,12 +56,16 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Pass:
-    """What one pass read: each chunk once."""
+    """What one pass read, each chunk once, and what it took.
+
+    `processor_seconds` are those of this process, all threads together.
+    """
 
     name: str
     clips: int
     bytes: int
     seconds: float
+    processor_seconds: float
 
     def __str__(self) -> str:
         speed = self.bytes / max(self.seconds, 1e-9) / 1e6
@@ -117,14 +121,14 @@ def sum_up(
     Returns which of all clips are finite, too, (count,), and what was read. The time of a pass is
     that of its blocks; what a sum takes to be finished does not depend on the number of clips.
     """
-    begun, finishing = time.perf_counter(), 0.0
+    begun, finishing = _now(), np.zeros(2)
     total, finite = nothing(reader.channels), [np.zeros(0, bool)]
     for part, good, seconds in _mapped(partial(_sum_up, chosen), reader, executor):
         # All of the work is here when there is no executor, and in one part.
         finishing += seconds if executor is None else 0.0
         total = total + part if total.weight else part
         finite.append(good)
-    done = _done("moments", reader, time.perf_counter() - begun - finishing)
+    done = _done("moments", reader, _now() - begun - finishing)
     return total, np.concatenate(finite), done
 
 
@@ -145,25 +149,30 @@ def timed(
     blocks: Iterator[T], name: str, reader: Reader, log: Callable[[Pass], None]
 ) -> Iterator[T]:
     """The same blocks; after the last, what was read in the time that reading them took."""
-    seconds = 0.0
+    seconds = np.zeros(2)
     while True:
-        begun = time.perf_counter()
+        begun = _now()
         block = next(blocks, None)
-        seconds += time.perf_counter() - begun
+        seconds += _now() - begun
         if block is None:
             break
         yield block
     log(_done(name, reader, seconds))
 
 
-def _done(name: str, reader: Reader, seconds: float) -> Pass:
+def _now() -> Floats:
+    """Seconds of the clock and of the processor, (2,)."""
+    return np.array([time.perf_counter(), time.process_time()])
+
+
+def _done(name: str, reader: Reader, seconds: Floats) -> Pass:
     read = sum(reader.bytes_of(block) for block in reader.blocks)
-    return Pass(name, reader.count, read, seconds)
+    return Pass(name, reader.count, read, *seconds.tolist())
 
 
 def _sum_up(
     chosen: npt.NDArray[np.bool_] | None, reader: Reader, blocks: Sequence[Block]
-) -> Iterator[tuple[Moments, npt.NDArray[np.bool_], float]]:
+) -> Iterator[tuple[Moments, npt.NDArray[np.bool_], Floats]]:
     running, finite = Running(reader.channels), [np.zeros(0, bool)]
 
     def wanted() -> Iterator[npt.NDArray[Any]]:
@@ -174,9 +183,9 @@ def _sum_up(
 
     for batch in batched(wanted()):
         running.add(batch)
-    begun = time.perf_counter()
+    begun = _now()
     found = running.result()
-    yield found, np.concatenate(finite), time.perf_counter() - begun
+    yield found, np.concatenate(finite), _now() - begun
 
 
 def _project(
