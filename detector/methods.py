@@ -28,7 +28,8 @@ from featurestore.errors import UsageError
 REFERENCE_CLIPS: Final = 10_000
 
 _ALONE: Final = (
-    "a class has a single training video: no clip is re-weighted, scores are not calibrated"
+    "too few training videos of a class to leave some out: no clip is re-weighted, scores are not "
+    "calibrated"
 )
 _NO_SIGNAL: Final = (
     "held-out scores of abnormal training videos are no higher than those of normal ones: scores "

@@ -51,7 +51,7 @@ class Ratio:
 
     `held_out` (n,) are scores of the training clips by the fits without their own fold, and
     `weights` (n,) what each clip counts in the final fit. `held_out` is None when a class has a
-    single video: then nothing was re-weighted.
+    single video, or no two clips of a class are left without a fold: nothing was re-weighted then.
     """
 
     direction: Floats
@@ -72,7 +72,7 @@ def fit_ratio(rows: Rows, videos: Videos, settings: RatioSettings) -> Ratio:
     weights = np.ones(videos.clips)
     groups = _groups(videos)
     parts = moments_of_groups(rows, weights, groups, range(2 * FOLDS))
-    if min(videos.count(NORMAL), videos.count(ABNORMAL)) < 2:
+    if min(videos.count(NORMAL), videos.count(ABNORMAL)) < 2 or _folds_too_small(groups):
         direction, offset = _fit(parts, settings.lambdas)
         return Ratio(direction, offset, weights, None)
     for _ in range(ROUNDS):
@@ -177,6 +177,13 @@ def score_held_out(
 def _fit(parts: Sequence[Moments], lambdas: Sequence[float]) -> tuple[Floats, float]:
     width = len(parts[0].mean)
     return direction_of(merged(parts[:FOLDS], width), merged(parts[FOLDS:], width), lambdas)
+
+
+def _folds_too_small(groups: npt.NDArray[np.int64]) -> bool:
+    """Whether a fit without some fold has one clip a class, so that their spread is unknown."""
+    counts = np.bincount(groups, minlength=2 * FOLDS).reshape(2, FOLDS)
+    left = counts.sum(axis=1, keepdims=True) - counts
+    return bool((left[:, counts.any(axis=0)] < 2).all(axis=0).any())
 
 
 def _groups(videos: Videos) -> npt.NDArray[np.int64]:

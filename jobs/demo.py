@@ -1,4 +1,4 @@
-"""``make demo``: writes a sample, extracts all nine arrays of it, and says how to open them."""
+"""``make demo``: a sample, all nine arrays of it, how to open them, and the table of scores."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ Open it in any Python that has xarray and zarr; it needs none of this project's 
 def main(directory: Path = Path(), workers: int | None = None) -> int:
     """Run the demo in ``directory``: ``data/demo`` and ``features/demo.zarr`` appear in it.
 
-    What is there already is not made again. Returns the exit code of the extraction.
+    What is there already is not made again, but for the scores. Returns the exit code of the
+    extraction.
 
     Raises:
         FeatureStoreError: with one message for the user.
@@ -58,14 +59,18 @@ def main(directory: Path = Path(), workers: int | None = None) -> int:
     if trouble:
         print(_RANDOM.format(reason=trouble), flush=True)
 
+    from jobs.cli_detector import score
     from jobs.extract import run
     from jobs.options import Options, store_path
+    from jobs.summary import EXIT_OK
 
     options = Options(
         dataset="folder",
         root=root,
         store=str(directory / "features"),
         name="demo",
+        labels=root.parent / "intervals.csv",
+        split=(f"weak={root.parent / 'labels.csv'}",),
         weights=weights,
         workers=workers,
         # Real features may take the place of an earlier demo's random ones, never the reverse.
@@ -83,8 +88,12 @@ def main(directory: Path = Path(), workers: int | None = None) -> int:
         pad=" " * 12,
     )
     print(text, flush=True)
+    if code == EXIT_OK:
+        print(f"fs-submit score --store {directory / 'features'} --name demo\n", flush=True)
+        words = ["--store", str(directory / "features"), "--name", "demo"]
+        score.main(words, standalone_mode=False)
     if trouble:
-        print("Remember: RANDOM WEIGHTS, so the numbers mean nothing.", flush=True)
+        print("\nRemember: RANDOM WEIGHTS, so the numbers mean nothing.", flush=True)
     return code
 
 

@@ -198,7 +198,7 @@ def test_one_training_video_of_a_class(name: str, one: int, train: Any, test: An
     assert np.isfinite(scores.clip_score).all()
     assert scores.clip_probability is None
     assert scores.video_probability is None
-    assert any("single training video" in note for note in found.notes)
+    assert any("too few training videos" in note for note in found.notes)
     assert not found.fitted.training.held_out
 
 

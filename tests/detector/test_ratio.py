@@ -166,3 +166,15 @@ def test_what_cannot_be_fitted() -> None:
     constant = np.repeat([[1.0, 2.0], [3.0, 4.0]], 9, axis=0)
     with pytest.raises(FitError, match="More training videos"):
         fit_ratio(constant, twice, SETTINGS)
+
+
+def test_two_videos_of_one_clip_a_class_are_fitted_together() -> None:
+    """Without either of them one clip of the class is left, which says nothing of its spread."""
+    rows = np.random.default_rng(0).normal(size=(4, 8))
+    labels = np.array([0, 0, 1, 1], np.int8)
+    videos = Videos(("a", "b", "c", "d"), labels, bounds_of(np.ones(4, int)))
+    found = fit_ratio(rows, videos, HARD)
+    assert found.held_out is None
+    np.testing.assert_array_equal(found.weights, 1)
+    scores = rows @ found.direction - found.offset
+    assert scores[2:].min() > scores[:2].max()

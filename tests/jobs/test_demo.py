@@ -1,6 +1,7 @@
 """What `make demo` decides and says; the extraction itself is tested with the command."""
 
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -90,6 +91,7 @@ def test_what_it_says(
     monkeypatch.setattr(jobs.extract, "run", run)
     assert demo.main(tmp_path / "here") == 3  # the extraction's exit code
     said = capsys.readouterr().out
+    assert "frame AUC" not in said  # not all is there: no scores
     assert "RANDOM WEIGHTS" in said
     assert "why: no network" in said
     assert f'xr.open_zarr("{tmp_path}/here/features/demo.zarr")' in said
@@ -111,7 +113,11 @@ def test_the_whole_demo(tmp_path: Path) -> None:
             command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True
         )
         assert expected in done.stdout
-        assert done.stderr == ""
+        assert "perfect video-level classifier" in done.stdout
+        assert "4 test videos, 2 of them abnormal" in done.stdout
+        for name in (*schema.FEATURES, "fusion"):
+            assert re.search(rf"(?m)^{name} .* \[.*\] ", done.stdout)
+            assert f"weak: {name} is scored" in done.stderr
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ds = xr.open_zarr(tmp_path / "features" / "demo.zarr")
