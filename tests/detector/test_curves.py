@@ -20,7 +20,7 @@ def samples(n: int, levels: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return (np.round(score * levels) / levels if levels else score), label
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(TIED)
 def test_every_pair_counted(rows: list[tuple[int, int]]) -> None:
     score, label = np.array(rows, np.float64).T

@@ -55,7 +55,7 @@ def test_a_store_and_arrays_give_the_same(name: str, ds: xr.Dataset, made: Any) 
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=30), st.integers(1, 1 << 16))
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 def test_chunks_do_not_matter(sizes: list[int], most: int) -> None:
     """Bit for bit the same detector and scores, however a store is cut and read."""
     x, videos, labels = clips(channels=8, crops=2)

@@ -377,7 +377,7 @@ def test_fusion_of_one_array(train: Any, test: Any) -> None:
 
 
 @given(st.integers(1, 200))
-@settings(deadline=None, max_examples=12)
+@settings(max_examples=12)
 def test_how_many_are_read_at_a_time_does_not_matter(size: int) -> None:
     """Bit for bit: arithmetic is in batches, whatever the blocks."""
     x, videos, labels = clips(labels=[0, 1, 0, 1], channels=6)

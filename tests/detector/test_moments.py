@@ -33,7 +33,7 @@ def cut_rows(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, list[int]]:
 
 
 @given(cut_rows())
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_moments_of_parts_are_those_of_the_whole(cut: tuple) -> None:
     rows, weights, cuts = cut
     parts = zip(np.split(rows, cuts), np.split(weights, cuts), strict=True)

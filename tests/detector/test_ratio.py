@@ -88,7 +88,7 @@ def test_folds_by_moment_algebra_equal_refitting(settings: RatioSettings, seed: 
 
 
 @given(st.integers(1, 60), st.booleans())
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_blocks_do_not_matter(size: int, in_file: bool) -> None:
     rows, videos = some_videos()
     whole = fit_ratio(rows, videos, HARD)

@@ -16,7 +16,7 @@ from featurestore.errors import UsageError
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=8), st.integers(1, 25))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_smoothing_in_blocks_is_smoothing_whole(counts: list[int], size: int) -> None:
     bounds = bounds_of(counts)
     rows = np.random.default_rng(sum(counts)).normal(size=(sum(counts), 3))

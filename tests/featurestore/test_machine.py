@@ -243,6 +243,4 @@ class Machine(RuleBasedStateMachine):
 
 
 def test_machine() -> None:
-    run_state_machine_as_test(
-        Machine, settings=settings(max_examples=8, stateful_step_count=12, deadline=None)
-    )
+    run_state_machine_as_test(Machine, settings=settings(max_examples=8, stateful_step_count=12))

@@ -14,9 +14,9 @@ import pytest
 
 from jobs import sample
 
-# A real timm network of 0.4 million parameters: quick enough to run a whole command in seconds.
-FAST = "timm:test_resnet.r160_in1k"
-FAST_ARRAY = "timm_test_resnet.r160_in1k"
+# A real timm network of 0.3 million parameters: quick enough to run a whole command in seconds.
+FAST = "timm:test_vit.r160_in1k"
+FAST_ARRAY = "timm_test_vit.r160_in1k"
 
 
 @dataclass

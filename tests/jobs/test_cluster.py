@@ -81,7 +81,7 @@ def test_two_commands_on_one_scheduler_and_then_it_is_gone(
 ) -> None:
     words = ("extract", "--dataset", "folder", "--root", videos, "--weights", "random")
     words = (*words, "--cluster", scheduler.address, "--backbones")
-    other = command.start(*words, "timm:test_vit", "--name", "other")
+    other = command.start(*words, "timm:test_resnet", "--name", "other")
     command.run(*words, FAST)
     out, err = other.communicate(timeout=300)
     assert other.returncode == 0, out + err

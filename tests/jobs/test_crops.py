@@ -71,7 +71,7 @@ def test_order_is_the_schemas() -> None:
         assert torch.equal(crops[i], image[top : top + size, left : left + size]), name
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(8, 60), st.integers(8, 60), st.integers(1, 8))
 def test_any_size(height: int, width: int, size: int) -> None:
     resized = frames(height, width, count=2).permute(0, 3, 1, 2)
