@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from jobs.backbones import Weights
     from jobs.engines import Choice
 
-__all__ = ["checked_weights", "chosen", "provenance", "versions_of"]
+__all__ = ["checked_weights", "choice_text", "chosen", "provenance", "versions_of"]
 
 
 def chosen(
@@ -42,8 +42,8 @@ def chosen(
             else:
                 if "auto" in asked[:2] and choice != (own := _choose(client, *asked)):
                     say(
-                        f"going on with {_text(choice)}, as the store was begun; a new one would "
-                        f"have {_text(own)}"
+                        f"going on with {choice_text(choice)}, as the store was begun; a new one "
+                        f"would have {choice_text(own)}"
                     )
                 return choice
     choice = _choose(client, *asked)
@@ -62,13 +62,14 @@ def _choose(client: Client | None, engine: str, precision: str, device: str) -> 
     for worker, other in on_workers.items():
         if other != choice:
             raise UsageError(
-                f"the workers differ: {worker} would run {_text(other)}, another one "
-                f"{_text(choice)}; give --engine, --precision and --device"
+                f"the workers differ: {worker} would run {choice_text(other)}, another one "
+                f"{choice_text(choice)}; give --engine, --precision and --device"
             )
     return choice
 
 
-def _text(choice: Choice) -> str:
+def choice_text(choice: Choice) -> str:
+    """``openvino float32 on cpu``."""
     return f"{choice.engine} {choice.precision} on {choice.device}"
 
 
