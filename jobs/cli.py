@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from featurestore.errors import FeatureStoreError
+from jobs.cli_bench import bench
 from jobs.cli_datasets import datasets
 from jobs.cli_detector import COMMANDS as DETECTOR_COMMANDS
 from jobs.cli_exchange import export, import_
@@ -32,7 +33,7 @@ def cli() -> None:
     """Features of surveillance videos, clip by clip, in one Zarr store that anyone can open."""
 
 
-for command in (datasets, split, import_, export, *DETECTOR_COMMANDS):
+for command in (bench, datasets, split, import_, export, *DETECTOR_COMMANDS):
     cli.add_command(command)
 
 
@@ -65,7 +66,8 @@ for command in (datasets, split, import_, export, *DETECTOR_COMMANDS):
     "--precision",
     default="auto",
     type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-    help="Arithmetic of the networks; auto: float32 on CPUs, float16 on GPUs.",
+    help="Arithmetic of the networks; auto: bfloat16 on CPUs that have it, else float32; float16 "
+    "on GPUs; what the store was begun with.",
 )
 @option(
     "--device",

@@ -15,6 +15,7 @@ from distributed.client import FutureCancelledError
 from distributed.comm.core import CommClosedError
 
 from featurestore.errors import FeatureStoreError, UsageError
+from jobs import processor
 
 __all__ = ["IgnoreInterrupt", "PinGPU", "connect", "local_shape", "worker_addresses"]
 
@@ -64,9 +65,7 @@ def local_shape(workers: int | None, device: str) -> tuple[int, int]:
         UsageError: more workers than cores.
     """
     gpus = _gpu_count() if device == "cuda" else 0
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    cores = processor.cores()
     most, what = (gpus, "GPUs") if device == "cuda" else (cores, "cores")
     if workers is not None and not 1 <= workers <= most:
         raise UsageError(f"--workers {workers}: this machine has {most} {what}; give 1 to {most}")

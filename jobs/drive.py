@@ -206,7 +206,8 @@ class Drive:
             self._mark(task, segment, bad.get(segment.video))
         self._live.pop(result.worker, None)
         self._count(task.clips, task.clips * sum(self.cost[b] for b in task.backbones))
-        self.progress.spent(result.seconds)
+        a_clip = sum(self.cost[b] for b in task.backbones)
+        self.progress.spent(result.seconds, result.clips * a_clip)
         if len(running) < TASKS_PER_WORKER * max(1, len(self._workers)):
             self._submit(waiting, running, prefer=task.block, near=result.worker)
 

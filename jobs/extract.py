@@ -60,16 +60,19 @@ def run(options: Options, say: Say = print) -> int:
     url = store_path(options)
 
     from jobs.cluster import connect, local_shape
-    from jobs.estimate import machine_rate, worker_rate
+    from jobs.estimate import expected, machine_rate, worker_rate
 
     with ExitStack() as stack:
         client: Client | None = None
         if options.cluster != "local":
             say(f"connecting to {options.cluster}")
             client = stack.enter_context(connect(options.cluster))
-        choice = chosen(options, client, say)
+        there = None if options.replace else _open(url, "r")
+        begun = [there.provenance(n) for n in parts if n in there.backbones] if there else []
+        choice = chosen(options, client, say, begun)
         if options.dry_run:
-            _dry_run(sources, specs, options, machine_rate(choice.device, client), say)
+            rate = expected(choice, machine_rate(choice, client))
+            _dry_run(sources, specs, options, rate, say)
             return EXIT_OK
         weights = checked_weights(specs, options, say)
         versions = versions_of(client, specs, choice)
@@ -100,8 +103,8 @@ def run(options: Options, say: Say = print) -> int:
                 return finish(store, intake.known, parts, url, say)
         # A new store's blocks are sized for all of the dataset, whatever is asked for today.
         about = about_clips(everything if store is None else intake.new)
-        rate = machine_rate(choice.device, client)
-        announce(sources, intake, store, about, specs, rate, say)
+        rate = machine_rate(choice, client)
+        announce(sources, intake, store, about, specs, expected(choice, rate), say)
         threads = None
         if client is None:
             workers, threads = local_shape(options.workers, choice.device)
@@ -138,10 +141,11 @@ def run(options: Options, say: Say = print) -> int:
             threads=threads,
         )
         per_worker = worker_rate(rate, client)
-        short = _compute(client, store, known, setup, per_worker, options.strict)
+        task_rate = expected(choice, per_worker)
+        short = _compute(client, store, known, setup, per_worker, task_rate, options.strict)
         if short:
             known = shortened(store, known, short)
-            _compute(client, store, known, setup, per_worker, options.strict)
+            _compute(client, store, known, setup, per_worker, task_rate, options.strict)
         return finish(store, known, parts, url, say)
 
 
@@ -175,10 +179,14 @@ def _compute(
     store: Store,
     known: Mapping[int, Source],
     setup: Setup,
+    matrix_rate: float,
     rate: float,
     strict: bool,
 ) -> dict[int, int]:
-    """Computes what is missing; returns row -> good frames of the videos found damaged."""
+    """Computes what is missing; returns row -> good frames of the videos found damaged.
+
+    GFLOP/s of one worker: ``matrix_rate`` of its machine, ``rate`` expected of its networks.
+    """
     from jobs.drive import Drive
     from jobs.estimate import clip_cost, task_clips
     from jobs.plan import make_tasks
@@ -198,6 +206,7 @@ def _compute(
     progress = Progress(
         clips=sum(t.clips for t in tasks),
         cost=sum(t.clips * sum(cost[b] for b in t.backbones) for t in tasks),
+        matrix_rate=matrix_rate,
     )
     drive = Drive(client, store, setup, progress, cost, strict)
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -18,29 +18,59 @@ if TYPE_CHECKING:
     from jobs.backbones import Weights
     from jobs.engines import Choice
 
-__all__ = ["checked_weights", "chosen", "provenance", "versions_of"]
+__all__ = ["checked_weights", "choice_text", "chosen", "provenance", "versions_of"]
 
 
-def chosen(options: Options, client: Client | None, say: Say) -> Choice:
-    """Engine, precision and device: of this machine, or of the workers of a running cluster."""
-    from jobs import engines
+def chosen(
+    options: Options, client: Client | None, say: Say, begun: Sequence[Mapping[str, Any]] = ()
+) -> Choice:
+    """Engine, precision and device: of this machine, or of the workers of a running cluster.
 
+    ``begun`` is how the arrays that are there were made. What is left to ``auto`` goes on as they
+    were begun, on whatever machine, if that can run here; if not, the store refuses what this
+    machine would do (``Store.check_provenance``).
+    """
     asked = (options.engine, options.precision, options.device)
-    if client is None:
-        choice = engines.choose(*asked)
-    else:
-        on_workers = client.run(engines.choose, *asked)
-        choice = next(iter(on_workers.values()))
-        for worker, other in on_workers.items():
-            if other != choice:
-                raise UsageError(
-                    f"the workers differ: {worker} would run {other.engine} {other.precision} on "
-                    f"{other.device}, another one {choice.engine} {choice.precision} on "
-                    f"{choice.device}; give --engine, --precision and --device"
-                )
+    recorded = {(str(made.get("engine")), str(made.get("precision"))) for made in begun}
+    if len(recorded) == 1:
+        (engine, precision) = next(iter(recorded))
+        if options.engine in ("auto", engine) and options.precision in ("auto", precision):
+            try:
+                choice = _choose(client, engine, precision, options.device)
+            except UsageError:
+                pass  # not here: what this machine would do is compared with it, and refused
+            else:
+                if "auto" in asked[:2] and choice != (own := _choose(client, *asked)):
+                    say(
+                        f"going on with {choice_text(choice)}, as the store was begun; a new one "
+                        f"would have {choice_text(own)}"
+                    )
+                return choice
+    choice = _choose(client, *asked)
     if choice.note:
         say(choice.note)
     return choice
+
+
+def _choose(client: Client | None, engine: str, precision: str, device: str) -> Choice:
+    from jobs import engines
+
+    if client is None:
+        return engines.choose(engine, precision, device)
+    on_workers = client.run(engines.choose, engine, precision, device)
+    choice: Choice = next(iter(on_workers.values()))
+    for worker, other in on_workers.items():
+        if other != choice:
+            raise UsageError(
+                f"the workers differ: {worker} would run {choice_text(other)}, another one "
+                f"{choice_text(choice)}; give --engine, --precision and --device"
+            )
+    return choice
+
+
+def choice_text(choice: Choice) -> str:
+    """``openvino float32 on cpu``."""
+    return f"{choice.engine} {choice.precision} on {choice.device}"
 
 
 def versions_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from shutil import get_terminal_size
 from typing import TextIO
 
 __all__ = ["Counted", "Download", "Progress", "duration", "size"]
@@ -37,14 +38,25 @@ class Progress:
 
     ``cost`` is any additive measure of work (GFLOP): time left is the cost that is missing over
     the rate so far, since clips that lack one backbone cost less than those that lack five.
+
+    ``matrix_rate``: of the machine that a worker has for itself, in units of ``cost`` a second; 0:
+    nothing is said of it.
     """
 
     def __init__(
-        self, clips: int, cost: float, *, noun: str = "clips", stream: TextIO | None = None
+        self,
+        clips: int,
+        cost: float,
+        *,
+        noun: str = "clips",
+        matrix_rate: float = 0.0,
+        stream: TextIO | None = None,
     ) -> None:
         self.clips, self.cost, self.noun = clips, cost, noun
         self.clips_done = 0
+        self.matrix_rate = matrix_rate
         self.seconds: dict[str, float] = {}
+        self._computed = 0.0
         self._cost_done = 0.0
         self._began = time.monotonic()
         self._shown = 0.0
@@ -55,8 +67,9 @@ class Progress:
         """So far ``clips`` clips, of ``cost`` together, are through the networks."""
         self.clips_done, self._cost_done = min(clips, self.clips), min(cost, self.cost)
 
-    def spent(self, seconds: Mapping[str, float]) -> None:
-        """Seconds that a worker spent in decode, crops, networks and writing."""
+    def spent(self, seconds: Mapping[str, float], cost: float = 0.0) -> None:
+        """Seconds a worker spent in decode, crops, networks and writing, on work of ``cost``."""
+        self._computed += cost
         for name, value in seconds.items():
             self.seconds[name] = self.seconds.get(name, 0.0) + value
 
@@ -76,11 +89,19 @@ class Progress:
             parts.append(f"{duration(left)} left")
         return ", ".join(parts) + self._shares()
 
+    def fraction(self) -> float:
+        """Share of the matrix rate that the networks reach; 0 where nothing is known of it."""
+        possible = self.seconds.get("networks", 0.0) * self.matrix_rate
+        return self._computed / possible if possible else 0.0
+
     def _shares(self) -> str:
         total = sum(self.seconds.values())
         if not total:
             return ""
-        return " (" + ", ".join(f"{k} {v / total:.0%}" for k, v in self.seconds.items()) + ")"
+        shares = {name: f"{name} {value / total:.0%}" for name, value in self.seconds.items()}
+        if reached := self.fraction():
+            shares["networks"] += f" at {reached:.2f} of the matrix rate"
+        return " (" + ", ".join(shares.values()) + ")"
 
     def show(self, *, now: bool = False) -> None:
         """Show the state, at most every half second live and every 15 s otherwise."""
@@ -89,7 +110,9 @@ class Progress:
             return
         self._shown = time.monotonic()
         if self._live:
-            self._stream.write(f"\r\x1b[K{self.text()}")
+            # Cut to the width: of a line that wraps, only the last row would be written over
+            width = max(20, get_terminal_size().columns - 1)
+            self._stream.write(f"\r\x1b[K{self.text()[:width]}")
         else:
             self._stream.write(self.text() + "\n")
         self._stream.flush()
@@ -107,10 +130,11 @@ class Progress:
 
     def end(self) -> None:
         """The last state, on a line that stays."""
-        self.show(now=True)
         if self._live:
-            self._stream.write("\n")
-        self._stream.flush()
+            self._stream.write(f"\r\x1b[K{self.text()}\n")
+            self._stream.flush()
+        else:
+            self.show(now=True)
 
 
 class Counted:

@@ -67,6 +67,7 @@ class Result:
     """What became of a task: a few numbers, for the driver to mark and to show."""
 
     failures: tuple[Failure, ...]
+    clips: int  # that went through the networks
     seconds: dict[str, float]  # decode, crops, networks, writing; waiting for frames is in decode
     worker: str  # its address
     built: int  # networks built in this process so far
@@ -135,7 +136,8 @@ def _extract(task: Task, setup: Setup) -> Result:
                 fingerprint=setup.fingerprints[name],
             )  # fmt: skip
     seconds["writing"] += time.perf_counter() - began
-    return Result(tuple(failures), seconds, _address(), len(_networks))
+    computed = sum(map(len, found))
+    return Result(tuple(failures), computed, seconds, _address(), len(_networks))
 
 
 def _features(

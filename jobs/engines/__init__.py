@@ -22,6 +22,7 @@ __all__ = [
     "open_network",
     "prepare",
     "versions",
+    "why",
 ]
 
 DEVICES = ("cpu", "cuda")
@@ -32,7 +33,8 @@ def choose(engine: str = "auto", precision: str = "auto", device: str = "auto") 
     """What to run on, with every ``auto`` decided by what this machine has.
 
     ``auto``: the device is CUDA where there is one; the engine is OpenVINO on CPUs and torch on
-    CUDA; the precision is float32 on CPUs and float16 (by autocast) on CUDA.
+    CUDA; the precision is float16 (by autocast) on CUDA, with OpenVINO bfloat16 where the processor
+    has it, else float32. torch on CPUs is the reference, so it computes in float32.
 
     Raises:
         UsageError: no such thing, not on this machine, or not together.
@@ -53,7 +55,9 @@ def choose(engine: str = "auto", precision: str = "auto", device: str = "auto") 
     if engine == "openvino" and device == "cuda":
         raise UsageError("--engine openvino runs on CPUs; with --device cuda use --engine torch")
     if precision == "auto":
-        precision = "float32" if device == "cpu" else "float16"
+        precision = "float16" if device == "cuda" else "float32"
+        if engine == "openvino" and importlib.util.find_spec("openvino") and has_bfloat16(engine):
+            precision = "bfloat16"
     if precision not in PRECISIONS[engine] or (precision, device) == ("float16", "cpu"):
         raise UsageError(
             f"--precision {precision} does not go with {engine} on {device}; use float32 or "
@@ -69,10 +73,10 @@ def choose(engine: str = "auto", precision: str = "auto", device: str = "auto") 
 
 
 def has_bfloat16(engine: str) -> bool:
-    """Whether this processor computes in bfloat16.
+    """Whether ``engine`` computes in bfloat16 here, by the processor's own instructions.
 
-    OpenVINO would compute in float32 and nobody would know; torch would take minutes for a crop
-    (r3d on AVX2: over 300 s for a few).
+    Without them OpenVINO would compute in float32 and nobody would know, or slowly; torch would
+    take minutes for a crop (r3d on AVX2: over 300 s for a few).
     """
     if engine == "openvino":
         from jobs.engines import openvino_engine
@@ -81,6 +85,16 @@ def has_bfloat16(engine: str) -> bool:
     from jobs.engines import torch_engine
 
     return torch_engine.has_bfloat16()
+
+
+def why(choice: Choice) -> str:
+    """Why ``choose()`` came to ``choice`` here, in a few words."""
+    if choice.device == "cuda":
+        return "there is a CUDA device: torch, in half precision"
+    if choice.engine == "torch":
+        return choice.note or "asked for"
+    has = "has bfloat16" if choice.precision == "bfloat16" else "has no bfloat16"
+    return f"no CUDA device, so OpenVINO; the processor {has}"
 
 
 def prepare(

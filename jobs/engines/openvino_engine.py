@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from featurestore.errors import FeatureStoreError
+from jobs import processor
 from jobs.backbones import Weights
 from jobs.engines.contract import Choice, check_crops
 from jobs.engines.openvino_conversion import convert, openvino
@@ -78,5 +79,8 @@ class OpenvinoNetwork:
 
 
 def has_bfloat16() -> bool:
-    """Whether this processor computes in bfloat16."""
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    """Whether OpenVINO computes in bfloat16 here, and the processor too."""
+    # OpenVINO (2026.4) says BF16 of every AVX-512 processor, also where it has to convert
+    return processor.has_bfloat16() and "BF16" in openvino.Core().get_property(
+        "CPU", "OPTIMIZATION_CAPABILITIES"
+    )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from featurestore.errors import FeatureStoreError
+from jobs import processor
 from jobs.backbones import Weights, load
 from jobs.engines.attention import fuse_attention
 from jobs.engines.contract import Choice, check_crops
@@ -113,4 +114,4 @@ class TorchNetwork:
 def has_bfloat16() -> bool:
     """Whether torch's CPU kernels for bfloat16 run on this processor, not slow loops."""
     supported: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return supported
+    return supported and processor.has_bfloat16()

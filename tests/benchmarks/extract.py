@@ -1,10 +1,13 @@
 """Extraction's speed as ratios, each measured side by side in one run on this machine.
 
     python -m tests.benchmarks.extract [--clips 2] [--rounds 3] [--only engines|overhead|nine]
+        [--backbones s3d r3d all] [--sizes 320x240 1280x720]
 
-1. engines: OpenVINO over torch eager, one crop of 16 frames, for each network. (seconds, median)
+1. engines: OpenVINO, in the precision that is chosen by default, over torch eager in float32, one
+   crop of 16 frames, for each network. (seconds, median)
 2. overhead: end-to-end clips/s of the command over clips/s of the bare networks on crops that lie
-   in memory; start-up is taken out by the difference of a long and a short run. To reach: 0.9.
+   in memory, for small and for large frames (H.264); start-up is taken out by the difference of a
+   long and a short run. To reach: 0.95 for all together, 0.9 for s3d, the fastest of the five.
 3. nine: the time of one run for all nine arrays over the sum of nine runs for one array each,
    whole commands with kept conversions. To reach: 0.4 at most.
 
@@ -14,25 +17,25 @@ Weights are random: they cost the same. Run it with nothing else running; nothin
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from featurestore.schema import BACKBONES, FEATURES
-from jobs import engines, sample
+from jobs import engines, processor, sample
 from jobs.backbones import Weights, resolve
 from jobs.engines import Choice, Network
 from jobs.extract import run
+from jobs.making import choice_text
 from jobs.options import Options
 from jobs.specs import spec_of
 
-THREADS = len(os.sched_getaffinity(0))
+THREADS = processor.cores()
 
 
 def seconds(work: Callable[[], object], rounds: int) -> float:
@@ -46,12 +49,15 @@ def seconds(work: Callable[[], object], rounds: int) -> float:
     return statistics.median(taken)
 
 
-def opened(name: str, engine: str) -> Network:
+def chosen(engine: str = "auto") -> Choice:
+    return engines.choose(engine, device="cpu")
+
+
+def opened(name: str, choice: Choice, threads: int = THREADS) -> Network:
     spec = spec_of(name)
     weights: Weights = resolve(spec, "random")
-    choice = Choice(engine, "float32", "cpu")
     engines.prepare(spec, weights, choice)
-    return engines.open_network(spec, weights, choice, threads=THREADS)
+    return engines.open_network(spec, weights, choice, threads=threads)
 
 
 def crops_for(name: str, count: int) -> torch.Tensor:
@@ -61,46 +67,54 @@ def crops_for(name: str, count: int) -> torch.Tensor:
 
 
 def compare_engines(rounds: int) -> None:
+    choices = chosen("torch"), chosen()
     print("\n1. one crop of 16 frames, seconds (median)")
-    print(f"   {'network':<10}{'torch eager':>12}{'OpenVINO':>12}{'ratio':>8}")
+    print(f"   {choices[0].precision} with torch eager, {choice_text(choices[1])}")
+    print(f"   {'network':<10}{'torch eager':>12}{choices[1].engine:>12}{'ratio':>8}")
     totals = [0.0, 0.0]
     for name in BACKBONES:
         crops = crops_for(name, 1)
-        taken = []
-        for engine in ("torch", "openvino"):
-            network = opened(name, engine)
-            taken.append(seconds(lambda n=network, c=crops: n.features(c), rounds))  # type: ignore[misc]
+        taken = [seconds(partial(opened(name, c).features, crops), rounds) for c in choices]
         totals = [a + b for a, b in zip(totals, taken, strict=True)]
         print(f"   {name:<10}{taken[0]:>11.2f}s{taken[1]:>11.2f}s{taken[0] / taken[1]:>8.2f}")
     print(f"   {'all five':<10}{totals[0]:>11.2f}s{totals[1]:>11.2f}s{totals[0] / totals[1]:>8.2f}")
 
 
-def command(folder: Path, root: Path, backbones: str, name: str) -> float:
+def command(
+    folder: Path, root: Path, backbones: str, name: str, *, workers: int | None = 1
+) -> float:
     """Seconds of one whole extraction into a store of its own."""
     options = Options(
         dataset="folder", root=root, store=str(folder), name=name, weights="random",
-        backbones=(backbones,), workers=1,
+        backbones=tuple(backbones.split(",")), workers=workers, device="cpu",
     )  # fmt: skip
     began = time.perf_counter()
     run(options, say=lambda line: None)
     return time.perf_counter() - began
 
 
-def overhead(folder: Path, rounds: int, backbone: str, clips: int) -> None:
-    network = opened(backbone, "openvino")
-    crops = crops_for(backbone, 10)
-    bare = seconds(lambda: network.features(crops), rounds)
+def overhead(folder: Path, rounds: int, backbones: str, clips: int, size: str) -> None:
+    names = BACKBONES if backbones == "all" else (backbones,)
+    bare = 0.0
+    for name in names:
+        network = opened(name, chosen())
+        bare += seconds(partial(network.features, crops_for(name, 10)), rounds)
+        del network
+    width, height = map(int, size.split("x"))
     roots = {}
     for count in (clips, 3 * clips):
-        recipe = sample.Recipe(videos=2, frames=8 * count)  # two videos of half the clips
-        roots[count] = sample.write(folder / f"sample{count}", recipe)
+        recipe = sample.Recipe(2, 8 * count, width, height)  # two videos of half the clips
+        roots[count] = sample.write(folder / f"sample{count}_{size}", recipe)
     ends = []
     for i in range(rounds):
-        taken = [command(folder, root, backbone, f"{backbone}{i}_{n}") for n, root in roots.items()]
+        taken = [
+            command(folder, root, backbones, f"{backbones}{size}{i}_{n}")
+            for n, root in roots.items()
+        ]
         ends.append((taken[1] - taken[0]) / (2 * clips))
     end = statistics.median(ends)
     print(
-        f"   {backbone:<10}{end:>9.2f} s/clip end to end{bare:>9.2f} s/clip bare"
+        f"   {backbones:<10}{size:>10}{end:>9.2f} s/clip end to end{bare:>9.2f} s/clip bare"
         f"{bare / end:>8.2f} of the bare rate"
     )
 
@@ -110,7 +124,7 @@ def nine(folder: Path) -> None:
     root = sample.write(folder / "one", sample.Recipe(videos=2, frames=16))
     (root / "normal_01.mp4").unlink()
     for name in BACKBONES:
-        opened(name, "openvino")
+        opened(name, chosen())
     together = command(folder, root, "all", "nine")
     single = {name: command(folder, root, name, f"only_{name}") for name in FEATURES}
     for name, taken in single.items():
@@ -120,31 +134,26 @@ def nine(folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--clips", type=int, default=2, help="of the short run; the long one: 3 x")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=["engines", "overhead", "nine"])
+    parser.add_argument("--backbones", nargs="+", default=["s3d", "r3d", "all"], metavar="NAME")
+    parser.add_argument("--sizes", nargs="+", default=["320x240", "1280x720"], metavar="WxH")
     asked = parser.parse_args()
-    print(f"{processor()}, {THREADS} threads, torch {torch.__version__}")
+    print(f"{processor.name()}, {THREADS} threads, torch {torch.__version__}")
     if asked.only in (None, "engines"):
         compare_engines(asked.rounds)
     with tempfile.TemporaryDirectory() as made:
         if asked.only in (None, "overhead"):
-            print("\n2. the command against the bare networks")
-            for name in ("r3d", "s3d", "all"):
-                if name != "all":
-                    overhead(Path(made), asked.rounds, name, asked.clips)
+            print(f"\n2. the command against the bare networks, {choice_text(chosen())}")
+            for name in asked.backbones:
+                for size in asked.sizes:
+                    overhead(Path(made), asked.rounds, name, asked.clips, size)
         if asked.only in (None, "nine"):
             nine(Path(made))
-
-
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = {line.partition(":")[2].strip() for line in lines if line.startswith("model name")}
-    flags = " ".join(line for line in lines if line.startswith("flags"))
-    has = [f for f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f in flags]
-    return f"{', '.join(names) or platform.processor()} ({', '.join(has)})"
 
 
 if __name__ == "__main__":

@@ -17,11 +17,16 @@ from jobs import sample
 # A real timm network of 0.3 million parameters: quick enough to run a whole command in seconds.
 FAST = "timm:test_vit.r160_in1k"
 FAST_ARRAY = "timm_test_vit.r160_in1k"
+ENVIRONMENT = {"PYTHONPATH": str(Path(__file__).parents[2]), "FS_PRECISION": "float32"}
 
 
 @dataclass
 class Command:
-    """Runs ``fs-submit`` in a process of its own, as a user would, in an empty folder."""
+    """Runs ``fs-submit`` in a process of its own, as a user would, in an empty folder.
+
+    In float32 unless told otherwise: bfloat16 is the default where the processor has it, and there
+    features agree to fewer digits when they are computed in other batches.
+    """
 
     folder: Path
     env: dict[str, str] = field(default_factory=dict)
@@ -30,7 +35,7 @@ class Command:
         return subprocess.Popen(
             [sys.executable, "-m", "jobs.cli", *map(str, words)],
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **self.env},
+            env={**os.environ, **ENVIRONMENT, **self.env},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from featurestore.errors import FeatureStoreError, UsageError, WeightsError
-from jobs import backbones, engines
+from jobs import backbones, engines, processor
 from jobs.backbones import Weights, resolve
 from jobs.engines import Choice, Network, openvino_conversion
 from jobs.engines.torch_engine import TorchNetwork
@@ -147,20 +147,50 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
 
 
+@pytest.fixture(params=["float32", "bfloat16"])
+def fastest(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A processor without bfloat16, and one that has it; what OpenVINO is to compute in."""
+    has = request.param == "bfloat16"
+    for engine in ("openvino", "torch"):
+        monkeypatch.setattr(f"jobs.engines.{engine}_engine.has_bfloat16", lambda: has)
+    return str(request.param)
+
+
 @pytest.mark.usefixtures("no_cuda")
-def test_choose_on_a_cpu() -> None:
-    assert engines.choose() == Choice("openvino", "float32", "cpu")
-    assert engines.choose().note == ""
-    assert engines.choose("torch") == Choice("torch", "float32", "cpu")
+def test_choose_on_a_cpu(fastest: str) -> None:
+    choice = engines.choose()
+    assert choice == Choice("openvino", fastest, "cpu")
+    assert choice.note == ""
+    assert ("has no bfloat16" in engines.why(choice)) == (fastest == "float32")
+    assert engines.choose(precision="float32") == Choice("openvino", "float32", "cpu")
+    assert engines.choose("torch") == Choice("torch", "float32", "cpu")  # the reference
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [("fma avx2", False), ("avx2 avx512f avx512bw", False), ("avx512f avx512_bf16", True)],
+)
+def test_bfloat16_only_by_the_processors_own_instructions(
+    flags: str, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenVINO and oneDNN claim it of every AVX-512 processor."""
+    info = tmp_path / "cpuinfo"
+    info.write_text(f"model name\t: Some EPYC\nflags\t\t: fpu {flags}\n")
+    monkeypatch.setattr(processor, "CPUINFO", info)
+    assert processor.has_bfloat16() == expected
+    assert processor.name().startswith("Some EPYC (")
+    if not expected:
+        assert not engines.has_bfloat16("openvino")
+        assert not engines.has_bfloat16("torch")
 
 
 @pytest.mark.usefixtures("cuda")
-def test_choose_on_a_gpu() -> None:
+def test_choose_on_a_gpu(fastest: str) -> None:
     assert engines.choose() == Choice("torch", "float16", "cuda")
     assert engines.choose(precision="bfloat16") == Choice("torch", "bfloat16", "cuda")
     assert engines.choose(precision="float32") == Choice("torch", "float32", "cuda")
-    assert engines.choose(device="cpu") == Choice("openvino", "float32", "cpu")
-    assert engines.choose("openvino") == Choice("openvino", "float32", "cpu")
+    assert engines.choose(device="cpu") == Choice("openvino", fastest, "cpu")
+    assert engines.choose("openvino") == Choice("openvino", fastest, "cpu")
 
 
 @pytest.mark.usefixtures("no_cuda")

@@ -16,7 +16,7 @@ from PIL import Image
 
 from featurestore.errors import FeatureStoreError
 from featurestore.schema import CROPS
-from jobs import sample
+from jobs import engines, sample
 from jobs.cli import cli
 from tests.jobs.conftest import FAST, FAST_ARRAY, Command
 
@@ -116,6 +116,7 @@ def test_one_store_that_is_none_does_not_hide_the_others(command: Command, video
 
 
 def test_status_says_what_is_there(command: Command, videos: Path) -> None:
+    command.env = {"FS_PRECISION": "auto"}
     command.extract(videos)
     (one,) = command.status()
     array = one["arrays"][FAST_ARRAY]
@@ -123,7 +124,7 @@ def test_status_says_what_is_there(command: Command, videos: Path) -> None:
     assert array["bytes"] > 18 * 10 * 64 * 4
     assert array["made"]["weights"] == "RANDOM(seed=0)"
     assert array["made"]["engine"] == "openvino"
-    assert array["made"]["precision"] == "float32"
+    assert array["made"]["precision"] == engines.choose(device="cpu").precision
     assert "torch" in array["made"]["versions"]
     shown = command.run("status").stdout
     assert "RANDOM" in shown
@@ -140,6 +141,9 @@ def test_features_made_otherwise_are_not_mixed(command: Command, videos: Path) -
     command.extract(videos, *again, "--replace")
     assert command.status()[0]["arrays"][FAST_ARRAY]["done"] == 6
     assert command.status()[0]["arrays"][FAST_ARRAY]["made"]["engine"] == "torch"
+    out = command.extract(videos, *again[:-2])  # auto goes on as the store was begun
+    assert "going on with torch float32" in out
+    assert "nothing to do" in out
 
 
 def test_bad_videos_fail_alone_and_the_exit_code_tells(

@@ -84,7 +84,7 @@ def test_all_five_networks_ten_crops(command: Command, tmp_path: Path) -> None:
     expected = independent(folder / "abnormal_01.mp4", weights)
     command.run(
         "extract", "--dataset", "folder", "--root", folder, "--videos", "abnormal_01",
-        "--weights", weights, seconds=1000,
+        "--weights", weights, "--precision", "float32", seconds=1000,
     )  # fmt: skip
     ds = xr.open_zarr(command.folder / "features" / "videos.zarr").load()
     assert {n for n in ds if n in FEATURES} == set(FEATURES)

@@ -1,0 +1,51 @@
+"""What this machine's processor is: its name, what it can, how many cores are ours. Linux."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+__all__ = ["cores", "flags", "has_bfloat16", "name"]
+
+CPUINFO = Path("/proc/cpuinfo")
+# Products of bfloat16 numbers in the processor itself: AVX-512 and AMX of x86, SVE or NEON of ARM
+BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
+TOLD = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "bf16")
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def flags() -> frozenset[str]:
+    """What the processor says it can; empty where the system does not tell."""
+    for line in _lines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 numbers itself.
+
+    OpenVINO and oneDNN say that they compute in bfloat16 on every AVX-512 processor; without these
+    instructions they convert to and fro, slower than float32.
+    """
+    return bool(flags() & BFLOAT16)
+
+
+def name() -> str:
+    """``AMD EPYC (avx2), 2 cores``."""
+    models = {line.partition(":")[2].strip() for line in _lines() if line.startswith("model name")}
+    known = ", ".join(sorted(models)) or platform.processor() or platform.machine()
+    has = [flag for flag in TOLD if flag in flags()]
+    return f"{known} ({', '.join(has)}), {cores()} cores" if has else f"{known}, {cores()} cores"
+
+
+def _lines() -> list[str]:
+    return CPUINFO.read_text().splitlines() if CPUINFO.exists() else []

@@ -1,0 +1,73 @@
+"""What a worker does once for several networks, and what it does while they compute."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from featurestore.clips import clip_starts
+from jobs import crops, reading, worker
+from jobs.plan import Segment, Task
+from jobs.reading import clips_of
+from jobs.specs import SPECS, BackboneSpec, Geometry
+from tests.jobs.conftest import wait_for
+from tests.jobs.video.painted import write_video
+from tests.jobs.video.samples import H264_B
+
+
+class Counting:
+    """A network that computes nothing."""
+
+    engine, precision, device = "none", "float32", "cpu"
+
+    def __init__(self, spec: BackboneSpec) -> None:
+        self.spec, self.versions = spec, dict[str, str]()
+
+    def features(self, given: torch.Tensor) -> np.ndarray:
+        assert given.shape[-1] == self.spec.preprocessing.crop
+        return np.zeros((len(given), self.spec.channels), np.float32)
+
+
+def test_frames_are_resized_once_for_networks_of_one_geometry(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Geometry] = []
+    resize = crops.resize
+
+    def counted(frames: torch.Tensor, geometry: Geometry) -> torch.Tensor:
+        asked.append(geometry)
+        return resize(frames, geometry)
+
+    monkeypatch.setattr(crops, "resize", counted)
+    setup = worker.Setup("", SPECS, "random", {}, {}, "none", "float32", "cpu", "pyav", 1)
+    clip = np.zeros((16, 60, 80, 3), np.uint8)
+    seconds = {"crops": 0.0, "networks": 0.0}
+    networks = [Counting(spec) for spec in SPECS.values()]
+    found = worker._features([clip, clip], networks, setup, seconds)  # type: ignore[arg-type]
+    assert {name: values.shape for name, values in found.items()} == {
+        name: (2, 10, spec.channels) for name, spec in SPECS.items()
+    }
+    # swin and i3d share one, r3d and r2plus1d another: three for each of the two clips
+    assert len(asked) == 6
+    assert len(set(asked)) == 3
+    other = replace(SPECS["swin"].preprocessing, antialias=True).geometry
+    assert other != SPECS["swin"].preprocessing.geometry
+
+
+def test_the_next_clip_is_decoded_while_the_networks_work(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", 80, options=H264_B)
+    task = Task(0, ("r3d",), (Segment(0, "a", str(path), 80, 0, tuple(clip_starts(80).tolist())),))
+    reading._readers.clear()
+    clips = clips_of(task, "pyav", ahead=1)
+    try:
+        next(clips)  # and now the networks would be at work on it
+        (reader,) = reading._readers.values()
+        wait_for(lambda: reader.source.decoded >= 32)
+        # One clip lies ready and one waits for its place: no more, however slow the networks are
+        wait_for(lambda: reader.source.decoded >= 48)
+        assert reader.source.decoded < 64
+    finally:
+        clips.close()  # type: ignore[attr-defined]
+        reading._readers.clear()
