@@ -128,14 +128,18 @@ def blank_clips(url: str | os.PathLike[str], name: str, clips: npt.ArrayLike) ->
     Raises as write_clips.
     """
     root = local_path(url).resolve()
-    array = _array(root, name)
-    block = array.chunks[0]
-    written = {int(number) for number in disk.names(root / name / "c") if number.isdecimal()}
-    for run in runs(clips, block):
-        if run.start // block in written:
-            values = read_clips(url, name, run.start, len(run))
-            if not np.isnan(values).all():
-                write_clips(url, name, run.start, np.full_like(values, np.nan))
+    block = _array(root, name).chunks[0]
+    numbers = np.asarray(clips)
+    for run in runs(numbers[np.isin(numbers // block, written_blocks(root, name))], block):
+        values = read_clips(url, name, run.start, len(run))
+        if not np.isnan(values).all():
+            write_clips(url, name, run.start, np.full_like(values, np.nan))
+
+
+def written_blocks(root: Path, name: str) -> npt.NDArray[np.int64]:
+    """Numbers of the blocks of a backbone of which there is anything on disk, in no order."""
+    numbers = (int(entry) for entry in disk.names(root / name / "c") if entry.isdecimal())
+    return np.fromiter(numbers, np.int64)
 
 
 def _check_fingerprint(root: Path, name: str, array: zarr.Array[Any], planned: str) -> None:

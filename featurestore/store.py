@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featurestore import arrays, catalog, disk, fused, labelled, layout, provenance, schema
-from featurestore.blocks import blank_clips, missing, runs
+from featurestore.blocks import blank_clips, missing, runs, written_blocks
 from featurestore.catalog import NewVideo, Video
 from featurestore.clips import CLIP_FRAMES
 from featurestore.errors import UsageError
@@ -28,7 +28,7 @@ from featurestore.schema import BACKBONES, FEATURES, FUSED, parts_of, status_of
 
 Url = str | os.PathLike[str]
 
-STRETCH: Final = 4_194_304  # clips looked at at a time: some tens of megabytes
+STRETCH: Final = 4_194_304  # clips looked at at a time, about: some tens of megabytes
 
 
 def create(
@@ -179,9 +179,8 @@ class Store(Labelled):
         """
         live = self.live_videos()
         status = status_of(self._backbone(backbone))
-        stretch = self.block * max(1, STRETCH // self.block)
-        for first in range(0, self.clips, stretch):
-            part = slice(first, min(first + stretch, self.clips))
+        for first in range(0, self.clips, self._stretch):
+            part = slice(first, min(first + self._stretch, self.clips))
             wanted = missing(
                 self._read(status, part),
                 live[self._read("clip_video", part)],
@@ -356,11 +355,23 @@ class Store(Labelled):
         if late.any():
             self.update_videos({int(row): {"state": "superseded"} for row in np.flatnonzero(late)})
 
+    @property
+    def _stretch(self) -> int:
+        """Clips looked at at a time: whole blocks."""
+        return self.block * max(1, STRETCH // self.block)
+
     def _blank_unfinished(self) -> None:
         """Clips that are not done read NaN: a killed run may have written some without marking
         them, or have marked them failed without blanking them."""
         for name in self.backbones:
-            blank_clips(self._root, name, np.flatnonzero(self.status(name) != schema.DONE))
+            written = written_blocks(self._root, name)
+            # Only there can anything be: of a store that is just begun next to no status is read.
+            for first in np.unique(written * self.block // self._stretch) * self._stretch:
+                part = slice(first, min(first + self._stretch, self.clips))
+                status = self._read(status_of(name), part)
+                unfinished = part.start + np.flatnonzero(status != schema.DONE)
+                if np.isin(unfinished // self.block, written).any():
+                    blank_clips(self._root, name, unfinished)
 
     def _backbone(self, name: str) -> str:
         if name in FUSED:
