@@ -59,7 +59,7 @@ class Progress:
         self._computed = 0.0
         self._cost_done = 0.0
         self._began = time.monotonic()
-        self._shown = 0.0
+        self._shown, self._last = 0.0, ""
         self._stream = stream or sys.stdout
         self._live = self._stream.isatty()
 
@@ -114,7 +114,8 @@ class Progress:
             width = max(20, get_terminal_size().columns - 1)
             self._stream.write(f"\r\x1b[K{self.text()[:width]}")
         else:
-            self._stream.write(self.text() + "\n")
+            self._last = self.text()
+            self._stream.write(self._last + "\n")
         self._stream.flush()
 
     def show_after(self, seconds: float) -> None:
@@ -133,7 +134,7 @@ class Progress:
         if self._live:
             self._stream.write(f"\r\x1b[K{self.text()}\n")
             self._stream.flush()
-        else:
+        elif self.text() != self._last:
             self.show(now=True)
 
 
