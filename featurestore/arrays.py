@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -142,6 +142,16 @@ def open_all(root: Path, *, writable: bool) -> dict[str, zarr.Array[Any]]:
     with reading(root):
         group = zarr.open_group(root, mode="r+" if writable else "r", use_consolidated=True)
         return dict(group.arrays())
+
+
+def open_members(root: Path, names: Iterable[str]) -> dict[str, zarr.Array[Any]]:
+    """Arrays of the last commit by their paths in the store, those in groups too, for reading."""
+    import zarr
+
+    with reading(root):
+        group = zarr.open_group(root, mode="r", use_consolidated=True)
+        found = {name: group[name] for name in names}
+        return {name: one for name, one in found.items() if isinstance(one, zarr.Array)}
 
 
 def grow(array: zarr.Array[Any], path: Path, *lengths: int) -> None:

@@ -103,11 +103,12 @@ def write_clips(
                 f"{name}: clips {start} to {stop - 1} are not in one block of {block} clips of a "
                 f"store of {array.shape[0]} clips"
             )
-        if fingerprint is not None:
-            _check_fingerprint(root, name, array, fingerprint)
-        with _block_locked(root, start // block):
+        with _locked(root, start // block, 1):
+            if fingerprint is not None:
+                # Under the lock: `compact` holds all of it when it puts another store in place.
+                _check_fingerprint(root, name, fingerprint)
             arrays.write(array, root / name, slice(start, stop), values)
-            fused.publish(root, _mode(root), name, start // block)
+            fused.publish(root, _attributes(root)["fused"], name, start // block)
 
 
 def read_clips(
@@ -142,11 +143,13 @@ def written_blocks(root: Path, name: str) -> npt.NDArray[np.int64]:
     return np.fromiter(numbers, np.int64)
 
 
-def _check_fingerprint(root: Path, name: str, array: zarr.Array[Any], planned: str) -> None:
-    if provenance.fingerprint(provenance.of(array.attrs.asdict())) != planned:
+def _check_fingerprint(root: Path, name: str, planned: str) -> None:
+    made_by = provenance.of(_array(root, name).attrs.asdict())
+    generation = provenance.generation(_attributes(root))
+    if provenance.fingerprint(made_by, generation) != planned:
         raise ProvenanceMismatch(
             f"{root}: the {name} features were replaced by another command since this task was "
-            "planned. Run the command again."
+            "planned, or the store was compacted. Run the command again."
         )
 
 
@@ -155,9 +158,9 @@ def _array(root: Path, name: str) -> zarr.Array[Any]:
     return array
 
 
-def _mode(root: Path) -> fused.Mode:
-    mode: fused.Mode = _cached(root, lambda: arrays.document(root)["attributes"]["fused"])
-    return mode
+def _attributes(root: Path) -> dict[str, Any]:
+    found: dict[str, Any] = _cached(root, lambda: arrays.document(root)["attributes"])
+    return found
 
 
 def _cached(folder: Path, load: Any) -> Any:
@@ -173,13 +176,21 @@ def _cached(folder: Path, load: Any) -> Any:
 
 
 @contextmanager
-def _block_locked(root: Path, block: int) -> Iterator[None]:
+def all_locked(url: str | os.PathLike[str]) -> Iterator[None]:
+    """Nobody writes clips meanwhile, a worker that outlived its command included."""
+    with _one_at_a_time, _locked(local_path(url).resolve(), 0, 0):
+        yield
+
+
+@contextmanager
+def _locked(root: Path, block: int, count: int) -> Iterator[None]:
+    """So many blocks from `block` on; 0: all from there."""
     path = beside(root, ".blocks.lock")
     with writing(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         with writing(path):
-            fcntl.lockf(descriptor, fcntl.LOCK_EX, 1, block)
+            fcntl.lockf(descriptor, fcntl.LOCK_EX, count, block)
         yield
     finally:
         os.close(descriptor)

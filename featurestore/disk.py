@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import shutil
@@ -14,6 +15,10 @@ from featurestore.errors import FeatureStoreError, StoreUnreadable, StoreUnwrita
 
 # The ending of zarr's own temporary files. Ours have it too: one sweep finds both.
 PARTIAL = ".partial"
+
+# Of Linux: linux/fcntl.h, linux/fs.h.
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
 
 _WAYS_OUT = {
     errno.ENOSPC: "Free some space and run the command again.",
@@ -73,6 +78,21 @@ def remove(path: Path) -> None:
         shutil.rmtree(doomed)
     else:
         path.unlink(missing_ok=True)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Two folders of one disk change their names in one step; False where that cannot be done."""
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:  # a C library that has no such call
+        return False
+    names = (os.fsencode(one), os.fsencode(other))
+    if renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_EXCHANGE) == 0:
+        return True
+    error = ctypes.get_errno()
+    if error in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):  # network disks, old kernels
+        return False
+    raise OSError(error, os.strerror(error), os.fspath(one))
 
 
 def sweep(folder: str | Path) -> None:

@@ -11,17 +11,20 @@ follows links then has nothing to stumble over.
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from featurestore import disk
 from featurestore.arrays import METADATA
-from featurestore.disk import writing
+from featurestore.disk import reading, writing
 from featurestore.schema import CHANNEL_CHUNK, FEATURES, FUSED, parts_of
 
+LACKS: Final = "are missing"
 Mode = Literal["link", "copy", "none"]
 
 
@@ -61,6 +64,34 @@ def settle(root: Path, mode: Mode, name: str) -> None:
                 disk.remove(Path(left.path))
 
 
+def differences(root: Path, name: str) -> Iterator[tuple[str, str]]:
+    """Chunks of a fused array that do not show their parts': (path inside the store, what of it).
+
+    A file that is a copy of its part's chunk is right in a store of links too.
+    """
+    parts = [(part, dict(_arrays_with(root, part))[name]) for part in parts_of(name)]
+    blocks = {block for a in (name, *parts_of(name)) for block in _numbers(root / a / "c")}
+    with reading(root / name):
+        for block in sorted(blocks):
+            folder = f"{name}/c/{block}/0"
+            shown = _chunks(root / folder)
+            for part, first in parts:
+                for chunk, source in _chunks(root / part / "c" / str(block) / "0").items():
+                    there = shown.pop(first + chunk, None)
+                    path = root / folder / str(first + chunk)
+                    if there is None:
+                        yield f"{folder}/{first + chunk}", LACKS
+                    elif there.is_symlink():
+                        if _target(path) != _link(Path(source.path)):
+                            yield f"{folder}/{there.name}", "lead elsewhere"
+                    elif not filecmp.cmp(path, source.path, shallow=False):
+                        yield f"{folder}/{there.name}", "differ from their parts"
+            for left in shown.values():
+                dangling = left.is_symlink()
+                what = "lead nowhere" if dangling else "are of no part's chunk"
+                yield f"{folder}/{left.name}", what
+
+
 def withdraw(root: Path, part: str) -> None:
     """Takes all chunks of a part out of the fused arrays, before the part forgets them."""
     for name, first in _arrays_with(root, part):
@@ -86,8 +117,7 @@ def _arrays_with(root: Path, part: str) -> list[tuple[str, int]]:
 def _show(mode: Mode, source: Path, path: Path) -> None:
     """Makes the chunk at `path` of a fused array show the part's chunk `source`."""
     if mode == "link":
-        # .../swin_r3d/c/7/0/2 -> ../../../../r3d/c/7/0/0
-        target = "/".join(("..",) * 4 + source.parts[-5:])
+        target = _link(source)
         if _target(path) != target:
             # Also where a copy that followed links has left a file, which would go stale.
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,6 +125,11 @@ def _show(mode: Mode, source: Path, path: Path) -> None:
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
         disk.replace(path, lambda partial: _copy(source, partial))
+
+
+def _link(source: Path) -> str:
+    """.../swin_r3d/c/7/0/2 -> ../../../../r3d/c/7/0/0"""
+    return "/".join(("..",) * 4 + source.parts[-5:])
 
 
 def _target(path: Path) -> str | None:

@@ -150,24 +150,30 @@ class Labelled(Opened):
             for video, label in split.labels.items()
             if labels[rows[video]] == UNKNOWN
         )
-        with self._changing():
-            self._make_room()
-            if not there:
-                row = self._length("split_name")
-                self._grow("split", row + 1)
-                # Written, not left to the fill value: a killed run may have left something there.
-                self._write("split", row, parts)
-                self._extend("split_name", np.array([split.name], np.dtypes.StringDType()))
-            elif (old != parts).any():
-                self._write("split", self._split_row(split.name), parts)
-            sources = {**self._sources(), split.name: split.source}
-            if sources != self._sources():
-                self._arrays["split"] = self._arrays["split"].update_attributes(
-                    {"sources": sources}
-                )
+        self._put_split(split.name, parts, split.source)
         if left := [video for video, row in rows.items() if parts[row] == UNUSED]:
             remarks.append(f"split {split.name}: {len(left)} videos in neither half: {shown(left)}")
         return remarks
+
+    def take_labels(self, source: Labelled, rows: npt.NDArray[np.integer[Any]]) -> None:
+        """Labels, frame labels and splits of another store, whose row `rows[i]` is row i here."""
+        if not source._labelled:
+            return
+        with self._changing():
+            self._make_room()
+            old, new = self.labels(), source.labels()[rows]
+            new = np.where(new == UNKNOWN, old, new)
+            if (old != new).any():
+                self._write("label", slice(None), new)
+            for window, first, stop in self._windows(range(len(rows))):
+                old = self._read("frame_label", slice(first, stop))
+                theirs = [source.frame_labels(int(rows[row])) for row, _, _ in window]
+                new = np.concatenate(theirs)
+                new = np.where(new == UNKNOWN, old, new)
+                if (old != new).any():
+                    self._write("frame_label", slice(first, stop), new)
+        for name in source.split_names:
+            self._put_split(name, source.split_parts(name)[rows], source._sources().get(name, ""))
 
     # For the rest of Store
 
@@ -206,6 +212,24 @@ class Labelled(Opened):
             layout.make_labels(self._root, self._read("frames"))
             for name in (*schema.LABEL_TABLE, "split"):
                 self._arrays[name] = arrays.open_array(self._root, name, empty_chunks=False)
+
+    def _put_split(self, name: str, parts: npt.NDArray[np.int8], source: str) -> None:
+        """Writes a split, int8 (videos,), if it is not there like this."""
+        with self._changing():
+            self._make_room()
+            if name not in self.split_names:
+                row = self._length("split_name")
+                self._grow("split", row + 1)
+                # Written, not left to the fill value: a killed run may have left something there.
+                self._write("split", row, parts)
+                self._extend("split_name", np.array([name], np.dtypes.StringDType()))
+            elif (self.split_parts(name) != parts).any():
+                self._write("split", self._split_row(name), parts)
+            sources = {**self._sources(), name: source}
+            if sources != self._sources():
+                self._arrays["split"] = self._arrays["split"].update_attributes(
+                    {"sources": sources}
+                )
 
     def _rows(self) -> dict[str, int]:
         """Row of each video, by name: the last of its name. Kept: only `append` changes it."""

@@ -18,6 +18,8 @@ from featurestore.fused import can_link
 from featurestore.labels import UNKNOWN
 from featurestore.location import beside
 
+COMPACTING: Final = ".compact" + disk.PARTIAL  # the folder beside a store that is compacted
+
 _VERSION: Final = "featurestore_layout"
 _ANOTHER: Final = "Give another --store, or move this away."
 
@@ -55,6 +57,11 @@ def make(
 def read(root: Path) -> dict[str, Any]:
     """The root's metadata of a store. Raises StoreNotFound, NotAStore, StoreUnreadable."""
     with reading(root):
+        if not root.exists() and halfway(root).exists():
+            raise StoreUnreadable(
+                f"{halfway(root)}: here lies the store that should be at {root}: compacting it was "
+                f"killed at the last step. Put it back with: fs-submit compact --store {root}"
+            )
         if not root.exists() or (root.is_dir() and not disk.names(root)):
             raise StoreNotFound(
                 f"{root}: there is no store. Make one with `fs-submit extract`, or give another "
@@ -83,6 +90,11 @@ def read(root: Path) -> dict[str, Any]:
             f"python -c 'import zarr; zarr.consolidate_metadata({str(root)!r})'"
         )
     return document
+
+
+def halfway(root: Path) -> Path:
+    """Where a store lies for a moment while `copying.compact` puts a new one in its place."""
+    return beside(root, COMPACTING) / "old"
 
 
 def check_whole(root: Path, document: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ import os
 import shlex
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -50,9 +51,12 @@ def locked(url: str | os.PathLike[str]) -> Iterator[None]:
     try:
         with writing(path):
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _take(descriptor)
             except BlockingIOError:
-                raise StoreLocked(_who(url, path)) from None
+                raise StoreLocked(
+                    f"{os.fspath(url)}: another command is writing to this store "
+                    f"({_holder_of(path)}). Wait until it ends, or end it; then run this again."
+                ) from None
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, _holder(), 0)
         try:
@@ -66,6 +70,41 @@ def locked(url: str | os.PathLike[str]) -> Iterator[None]:
             os.close(descriptor)
 
 
+def writer(url: str | os.PathLike[str]) -> str | None:
+    """Who is writing to the store now, for people; None if nobody is.
+
+    Raises StoreUnwritable when the lock's file is there and cannot be looked at.
+    """
+    path = beside(url, ".lock")
+    with writing(path):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _holder_of(path)
+        finally:
+            os.close(descriptor)
+    return None
+
+
+def _take(descriptor: int) -> None:
+    """Takes the lock. A moment's patience: `writer` holds it while it looks.
+
+    Raises BlockingIOError when another process has it.
+    """
+    for last in (False, False, True):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if last:
+                raise
+            time.sleep(0.02)
+
+
 def _holder() -> bytes:
     holder = {
         "pid": os.getpid(),
@@ -76,17 +115,13 @@ def _holder() -> bytes:
     return json.dumps(holder).encode()
 
 
-def _who(url: str | os.PathLike[str], path: Path) -> str:
+def _holder_of(path: Path) -> str:
     try:
         holder = json.loads(path.read_text())
-        who = (
+        return (
             f"process {holder['pid']} on {holder['host']}, since {holder['since']}: "
             f"{holder['command']}"
         )
     except (OSError, ValueError, KeyError):
         # It has the lock and is about to write its name, or has just taken it out.
-        who = "a process that has not said yet who it is"
-    return (
-        f"{os.fspath(url)}: another command is writing to this store ({who}). "
-        "Wait until it ends, or end it; then run this again."
-    )
+        return "a process that has not said yet who it is"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from featurestore.errors import ProvenanceMismatch, UsageError
 from featurestore.schema import FEATURES, parts_of, status_of
+
+GENERATION: Final = "compacted"  # attribute of the root
 
 # What describes an array whatever made it; the rest of its attributes is provenance.
 _OURS = ("long_name", "description", "parts", "channels", "units", "missing")
@@ -60,9 +62,14 @@ def check(where: str, name: str, recorded: Mapping[str, Any], wanted: Mapping[st
         )
 
 
-def fingerprint(made_by: Mapping[str, Any]) -> str:
-    """Tells one way of making features from another."""
-    canonical = json.dumps(made_by, sort_keys=True, separators=(",", ":"))
+def generation(attributes: Mapping[str, Any]) -> int:
+    """How often a store was compacted, from its attributes: then its clips have other numbers."""
+    return int(attributes.get(GENERATION, 0))
+
+
+def fingerprint(made_by: Mapping[str, Any], generation: int = 0) -> str:
+    """Tells one way of making features from another, and clips' numbers from those before."""
+    canonical = json.dumps(made_by, sort_keys=True, separators=(",", ":")) + "+" * generation
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 

@@ -28,6 +28,7 @@ from featurestore.schema import BACKBONES, FEATURES, FUSED, parts_of, status_of
 
 Url = str | os.PathLike[str]
 
+ALL: Final = slice(None)
 STRETCH: Final = 4_194_304  # clips looked at at a time, about: some tens of megabytes
 
 
@@ -84,6 +85,7 @@ class Store(Labelled):
         self.dataset: str = attributes["dataset"]
         self.block: int = attributes["block"]
         self.fused: fused.Mode = attributes["fused"]
+        self._generation = provenance.generation(attributes)
         # Clips a video where they are no runs of 16 frames but spans of another length each.
         self.segments: int | None = attributes.get("segments")
 
@@ -158,9 +160,18 @@ class Store(Labelled):
         live[states == "superseded"] = False
         return live
 
-    def features(self, name: str, clips: range) -> npt.NDArray[np.float32]:
+    def features(self, name: str, clips: range, channels: slice = ALL) -> npt.NDArray[np.float32]:
         """Features of consecutive clips, float32 (clips, crops, channels); fused arrays too."""
-        return self._read(self._known(name), slice(clips.start, clips.stop))
+        return self._read(self._known(name), (slice(clips.start, clips.stop), ALL, channels))
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Clips, crops and channels of an array of features."""
+        return tuple(self._arrays[self._known(name)].shape)
+
+    def crops_unknown(self, name: str) -> bool:
+        """Whether its crops are others than schema.CROPS, of positions not known."""
+        found: list[str] = arrays.document(self._root / self._known(name))["dimension_names"]
+        return found[1] != "crop"
 
     def done(self, name: str) -> npt.NDArray[np.bool_]:
         """Which clips have features of this name, bool (clips,); fused ones need all parts."""
@@ -194,7 +205,7 @@ class Store(Labelled):
 
     def fingerprint(self, name: str) -> str:
         """Stands for that provenance; a task carries it (see blocks.write_clips)."""
-        return provenance.fingerprint(self.provenance(name))
+        return provenance.fingerprint(self.provenance(name), self._generation)
 
     def check_provenance(self, name: str, attributes: Mapping[str, Any]) -> None:
         """Raises ProvenanceMismatch unless these features were made in this way."""

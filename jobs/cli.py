@@ -15,6 +15,7 @@ from jobs.cli_bench import bench
 from jobs.cli_datasets import datasets
 from jobs.cli_detector import COMMANDS as DETECTOR_COMMANDS
 from jobs.cli_exchange import export, import_
+from jobs.cli_keeping import COMMANDS as KEEPING_COMMANDS
 from jobs.cli_option import option, random_split_options
 from jobs.cli_splits import split
 
@@ -33,7 +34,9 @@ def cli() -> None:
     """Features of surveillance videos, clip by clip, in one Zarr store that anyone can open."""
 
 
-for command in (bench, datasets, split, import_, export, *DETECTOR_COMMANDS):
+for command in (
+    bench, datasets, split, import_, export, *KEEPING_COMMANDS, *DETECTOR_COMMANDS,
+):  # fmt: skip
     cli.add_command(command)
 
 

@@ -141,14 +141,14 @@ class Progress:
 class Counted:
     """Shows how many videos are done; called with (done, of how many). Quick work shows nothing."""
 
-    def __init__(self, verb: str, stream: TextIO | None = None) -> None:
-        self._verb, self._stream = verb, stream
+    def __init__(self, verb: str, stream: TextIO | None = None, *, noun: str = "videos") -> None:
+        self._noun, self._stream = f"{noun} {verb}", stream
         self._began = time.monotonic()
         self._progress: Progress | None = None
 
     def __call__(self, done: int, of: int) -> None:
         if self._progress is None:
-            self._progress = Progress(of, of, noun=f"videos {self._verb}", stream=self._stream)
+            self._progress = Progress(of, of, noun=self._noun, stream=self._stream)
         self._progress.at(done, done)
         if time.monotonic() - self._began > 1:
             self._progress.show()
