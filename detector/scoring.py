@@ -257,7 +257,7 @@ def _score_group(
 ) -> Outcome:
     measured: dict[str, list[Evaluation]] = {}
     runs: list[str] = []
-    told = list(remarks)
+    told: dict[str, list[str]] = {}  # a note -> the features that it is of
     for split, parts in group.parts.items():
         for name, found, scores in _fitted(ds, arrays, parts, options, executor, told):
             columns = run.columns(ds, scores, found, trained_here=True)
@@ -273,10 +273,11 @@ def _score_group(
                 )
             )
             say(f"{split}: {name} is scored")
+    notes = [f"{', '.join(dict.fromkeys(names))}: {note}" for note, names in told.items()]
     if not group.stored:
-        told.append("Splits that were drawn are not in the store, so no run of them is kept.")
+        notes.append("Splits that were drawn are not in the store, so no run of them is kept.")
     rows = tuple(Row(name, tuple(its)) for name, its in measured.items())
-    return Outcome(str(url), group.name, rows, tuple(runs), tuple(dict.fromkeys(told)))
+    return Outcome(str(url), group.name, rows, tuple(runs), (*remarks, *notes))
 
 
 def _fitted(
@@ -285,7 +286,7 @@ def _fitted(
     parts: Mapping[str, int],
     options: Options,
     executor: Executor | None,
-    told: list[str],
+    told: dict[str, list[str]],
 ) -> Iterator[tuple[str, AnyDetector, Scores]]:
     """Each array's detector and scores, and at last the backbones' fusion."""
     values = _values(ds, parts)
@@ -306,10 +307,11 @@ def _fitted(
             if options.features:
                 raise
             troubles.append(error)
-            told.append(f"{name} is left out: {error}")
+            told.setdefault(f"left out: {error}", []).append(name)
             continue
         scores = score(ds, found, executor=executor)
-        told += [f"{name}: {note}" for note in (*found.notes, *_left_out(scores))]
+        for note in (*found.notes, *_left_out(scores)):
+            told.setdefault(note, []).append(name)
         if len(schema.parts_of(name)) == 1 and not isinstance(found, Fusion):
             members[name] = found, scores
         yield name, found, scores
