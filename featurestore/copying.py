@@ -171,27 +171,27 @@ def _fill(
     target.take_labels(source, rows)
     target.commit()
     clips = _clips_of(source, rows)
-    backbones = [name for name in names if name not in FUSED]
-    copied = there = 0
-    for number, name in enumerate(backbones):
-        status = source.status(name)[clips]
-        had = target.status(name)[: len(clips)]
-        todo = (status == DONE) & (had != DONE)
+    copied = there = done = 0
+    todo: dict[str, list[range]] = {}
+    for name in names:
+        if name in FUSED:
+            continue
+        status, had = source.status(name)[clips], target.status(name)[: len(clips)]
+        wanted = (status == DONE) & (had != DONE)
+        todo[name] = runs(wanted, target.block)
+        copied += int(wanted.sum())
         there += int(((status == DONE) & (had == DONE)).sum())
-        copied += int(todo.sum())
-        pieces = runs(todo, target.block)
-        of = max(1, len(pieces))
+        target.mark(name, np.flatnonzero((status == FAILED) & (had != FAILED)), FAILED)
+    of = sum(map(len, todo.values()))
+    for name, pieces in todo.items():
         for first in range(0, len(pieces), _MARK_AFTER):
             batch = pieces[first : first + _MARK_AFTER]
-            for done, run in enumerate(batch, first):
+            for run in batch:
                 values = _features(source, name, clips[run.start : run.stop])
                 write_clips(target.url, name, run.start, values)
-                progress(number * 1000 + 1000 * done // of, len(backbones) * 1000)
+                done += 1
+                progress(done, of)
             target.mark(name, np.concatenate([np.array(run) for run in batch]), DONE)
-        lost = (status == FAILED) & (had != FAILED)
-        target.mark(name, np.flatnonzero(lost), FAILED)
-    if backbones:
-        progress(len(backbones) * 1000, len(backbones) * 1000)
     _take_runs(source, target, rows, clips)
     return Copied(tuple(names), copied, there)
 

@@ -1,6 +1,6 @@
 """Where a store lies: a local folder, as a path or a file:// URL.
 
-Object stores (s3://, gs://, ...) are not supported yet; this module is where they will be.
+Stores on object stores (s3://, gs://, ...) are copied there and back: see objects.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def local_path(url: str | os.PathLike[str]) -> Path:
     parts = urlsplit(text)
     if parts.scheme.lower() != "file":
         raise UsageError(
-            f"{text}: object stores are not supported yet by this version; "
-            "give a local folder (or a file:// URL) as the store."
+            f"{text}: this command works on stores on a disk; give a local folder (or a file:// "
+            "URL), and bring stores to an object store and back with fs-submit copy."
         )
     if parts.netloc not in ("", "localhost") or not parts.path:
         raise UsageError(f"{text}: a file:// URL has three slashes: file:///folder/name.zarr")

@@ -66,15 +66,18 @@ class Findings:
         self.problems.append(Problem(where, what, way_out, mendable))
 
 
-def verify(url: Url, *, progress: Progress = lambda done, of: None) -> Findings:
+def verify(
+    url: Url, *, alone: bool = False, progress: Progress = lambda done, of: None
+) -> Findings:
     """Reads all of a store and says what is wrong with it.
 
-    `progress` is called with blocks read and blocks in all. Raises StoreNotFound, NotAStore and
+    With `alone` the caller holds the store's lock, so that nobody has anything in hand. `progress`
+    is called with blocks read and blocks in all. Raises StoreNotFound, NotAStore and
     StoreUnreadable when so much is gone that it cannot be opened.
     """
     root = local_path(url).resolve()
     found = Findings(os.fspath(url))
-    writer = lock.writer(url)
+    writer = None if alone else lock.writer(url)
     if writer:
         found.notes.append(
             f"another command is writing to this store ({writer}); what it has in hand is left out"
@@ -120,13 +123,13 @@ def _look_for_strangers(
     if leftovers and not busy:
         found.add(
             shown(leftovers),
-            f"{len(leftovers)} leftovers of a command that was killed",
+            f"left over by a command that was killed ({len(leftovers)})",
             f"The next command that writes removes those inside the store; {REPAIR} removes all",
         )
     if unknown:
         found.add(
             shown(unknown),
-            f"{len(unknown)} files that are no part of a store, at which readers may warn",
+            f"no part of a store, and readers may warn of it ({len(unknown)})",
             "Move them out of the store's folder",
             mendable=False,
         )

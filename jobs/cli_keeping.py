@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from featurestore.errors import NotAStore, StoreUnreadable
+from featurestore.errors import NotAStore, StoreUnreadable, UsageError
 from jobs.cli_option import option
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _verify(url: str, repair: bool, as_json: bool) -> dict[str, Any]:
     # With --repair nobody may write between the looking and the mending.
     with locked(url) if repair else nullcontext():
         try:
-            found = look(url, progress=progress)
+            found = look(url, alone=repair, progress=progress)
         except (NotAStore, StoreUnreadable) as error:
             if not as_json:
                 click.echo(f"error: {error}")
@@ -102,7 +102,7 @@ def compact(store: str, dataset: str | None) -> None:
     from jobs.status import stores_in
 
     for url in stores_in(store, dataset):
-        progress = Counted("rewritten", sys.stderr, noun="thousandths")
+        progress = Counted("rewritten", sys.stderr, noun="blocks of clips")
         done = drop(url, progress=progress)
         if not done.videos:
             click.echo(f"{url}: no superseded videos, nothing to drop")
@@ -116,6 +116,11 @@ def compact(store: str, dataset: str | None) -> None:
 @click.command("copy")
 @click.argument("source")
 @click.argument("target")
+@option(
+    "--storage-options",
+    multiple=True,
+    help="Of an object store: endpoint=http://..., repeated; or all as JSON.",
+)
 @option("--backbones", default="all", help="Some of the arrays, by comma; all.")
 @option(
     "--fused",
@@ -123,28 +128,77 @@ def compact(store: str, dataset: str | None) -> None:
     type=click.Choice(["auto", "link", "copy", "none"]),
     help="How a new copy keeps fused arrays; auto: links where the disk has them.",
 )
-def copy_(source: str, target: str, backbones: str, fused: Any) -> None:
+def copy_(
+    source: str, target: str, backbones: str, fused: Any, storage_options: tuple[str, ...]
+) -> None:
     """Copy the store SOURCE to TARGET (a store, NAME.zarr, or a folder), or complete a copy.
 
-    Safe to stop and to run again. Tables, labels, splits and runs come along; a fused array brings
-    its parts.
+    One of them may be on an object store: s3://bucket/folder, gs://, az://. Safe to stop and to run
+    again. Tables, labels, splits and runs come along; a fused array brings its parts.
     """
     from featurestore.copying import copy
+    from featurestore.objects import is_object_url
     from jobs.progress import Counted
 
     source = source.rstrip("/")
     if not target.rstrip("/").endswith(".zarr"):
         target = f"{target.rstrip('/')}/{source.rsplit('/', 1)[-1]}"
     names = tuple(name for name in backbones.replace(",", " ").split() if name != "all")
+    if is_object_url(source) or is_object_url(target):
+        _over_the_network(source, target, names, fused, storage_options)
+        return
     done = copy(
         source,
         target,
         names=names,
         fused=fused,
-        progress=Counted("copied", sys.stderr, noun="thousandths"),
+        progress=Counted("copied", sys.stderr, noun="blocks of clips"),
     )
     there = f"; {done.there} were there" if done.there else ""
     click.echo(f"{target}: {done.clips} clips copied ({', '.join(done.arrays)}){there}")
+
+
+def _over_the_network(
+    source: str, target: str, names: tuple[str, ...], fused: Any, options: tuple[str, ...]
+) -> None:
+    from featurestore.objectlock import locked_there
+    from featurestore.objects import download, is_object_url, place_of, upload
+    from jobs.progress import Counted
+
+    progress = Counted("copied", sys.stderr, noun="objects")
+    given = _options(options)
+    if not is_object_url(target):
+        done = download(
+            place_of(source, given), target, names=names, fused_as=fused, progress=progress
+        )
+    elif is_object_url(source):
+        raise UsageError(f"{source}: copy it to a folder first, and from there to {target}")
+    elif fused == "link":
+        raise UsageError("--fused link: an object store has no links; copy (the default) or none")
+    else:
+        place = place_of(target, given)
+        with locked_there(place):
+            fused_as: Literal["copy", "none"] = "none" if fused == "none" else "copy"
+            done = upload(source, place, names=names, fused_as=fused_as, progress=progress)
+    there = f"; {done.there} were there" if done.there else ""
+    click.echo(f"{target}: {done.brought} objects copied{there}")
+
+
+def _options(texts: tuple[str, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if text.lstrip().startswith("{"):
+            try:
+                found |= {str(k): str(v) for k, v in json.loads(text).items()}
+            except ValueError:
+                # Without the text: it may hold a secret.
+                raise UsageError("--storage-options: begins as JSON, but is none") from None
+        elif equals and name:
+            found[name.strip()] = value
+        else:
+            raise UsageError("--storage-options: give name=value, or all as JSON")
+    return found
 
 
 COMMANDS = (verify, compact, copy_)

@@ -25,10 +25,10 @@ def test_local(url: str | Path, path: str) -> None:
 @pytest.mark.parametrize(
     "url", ["s3://bucket/x.zarr", "gs://b/x", "memory://x", "simplecache::s3://b"]
 )
-def test_object_stores_are_not_there_yet(url: str) -> None:
-    with pytest.raises(UsageError, match=r"object stores are not supported yet by this version"):
+def test_places_that_are_no_disk(url: str) -> None:
+    with pytest.raises(UsageError, match="this command works on stores on a disk"):
         local_path(url)
-    with pytest.raises(UsageError, match="not supported yet"):
+    with pytest.raises(UsageError, match="works on stores on a disk"):
         open_store(url)
 
 

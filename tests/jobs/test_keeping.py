@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from featurestore.errors import UsageError
 from featurestore.lock import locked
 from featurestore.store import open_store
 from jobs.cli import cli
@@ -32,6 +33,7 @@ def test_verify_says_what_to_do_and_repairs(folder: Path) -> None:
     found = submit("verify", "--store", folder)
     assert found.exit_code == 0
     assert f"{url}: 9 chunks of features read, no problem" in found.output
+    (url / "s3d.partial").touch()
     chunk = url / "r3d/c/1/0/0"
     chunk.write_bytes(bytes(chunk.stat().st_size))
     found = submit("verify", "--store", folder)
@@ -39,9 +41,11 @@ def test_verify_says_what_to_do_and_repairs(folder: Path) -> None:
     assert "r3d/c/1/0/0: is damaged: its checksum does not fit" in found.output
     assert "-> fs-submit verify --repair, then fs-submit extract again" in found.output
     told = json.loads(submit("verify", "--store", folder, "--json").stdout)
-    assert [p["where"] for p in told[0]["problems"]] == ["r3d/c/1/0/0"]
+    assert [p["where"] for p in told[0]["problems"]] == ["s3d.partial", "r3d/c/1/0/0"]
     found = submit("verify", "--store", folder, "--repair")
     assert found.exit_code == 0
+    assert "another command" not in found.output
+    assert "s3d.partial: left over by a command that was killed (1)" in found.output
     assert "repaired: r3d: 4 clips are marked missing" in found.output
     assert submit("verify", "--store", folder).exit_code == 0
     assert open_store(url).status("r3d").tolist() == [1] * 4 + [0] * 4 + [1] * 2
@@ -74,3 +78,20 @@ def test_compact_and_copy(folder: Path, tmp_path: Path) -> None:
     assert f"{tmp_path}/backup/x.zarr: 14 clips copied (swin, r3d, swin_r3d)" in found.output
     found = submit("copy", folder / "x.zarr", tmp_path / "backup")
     assert ": 0 clips copied (swin, r3d, swin_r3d); 14 were there" in found.output
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["gs://b/x.zarr", "s3://b/f"], "copy it to a folder first"),
+        (["X", "s3://bucket/f", "--fused", "link"], "an object store has no links"),
+        (["X", "s3://bucket/f", "--storage-options", "{secret"], "begins as JSON, but is none$"),
+        (["X", "s3://bucket/f", "--storage-options", "secret"], "give name=value, or all as JSON$"),
+        (["X", "s3://bucket/f", "--storage-options", "nonsense=1"], "s3://bucket/f/x.zarr: cannot"),
+    ],
+)
+def test_object_stores_that_make_no_sense(folder: Path, words: list[str], what: str) -> None:
+    pytest.importorskip("obstore")
+    with pytest.raises(UsageError, match=what) as told:
+        submit("copy", *(str(folder / "x.zarr") if word == "X" else word for word in words))
+    assert "secret" not in str(told.value)
