@@ -13,11 +13,11 @@ import numpy as np
 
 from featurestore import arrays, disk
 from featurestore.disk import writing
+from featurestore.findings import Findings
 from featurestore.location import local_path
 from featurestore.runs import delete_run, run_names
 from featurestore.schema import DONE, MISSING, status_of
 from featurestore.store import open_store
-from featurestore.verify import Findings
 
 
 def mend(found: Findings) -> list[str]:

@@ -16,6 +16,7 @@ from featurestore import arrays, schema
 from featurestore.align import segment_spans
 from featurestore.clips import CLIP_FRAMES
 from featurestore.errors import StoreUnreadable
+from featurestore.findings import REPAIR, Findings
 from featurestore.layout import Members
 from featurestore.runs import FOLDER
 from featurestore.schema import DONE, FAILED, MISSING, status_of
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     import zarr
 
     from featurestore.store import Store
-    from featurestore.verify import Findings
 
 # Chunks of these may go: they then read as missing or unknown, and a command records them again.
 _FORGETTABLE: Final = {"label", "frame_label", "split"}
@@ -59,14 +59,13 @@ def check_tables(
     for name, wanted in derived.items():
         if name in members and not np.array_equal(values.get(name, ()), wanted):
             if name in values:
-                found.add(name, "does not agree with the frames of the videos", _REPAIR)
+                found.add(name, "does not agree with the frames of the videos", REPAIR)
             values[name] = found.columns[name] = wanted
     _check_lengths(members, values, store.clips, found)
     _check_values(store, values, found)
     return values
 
 
-_REPAIR: Final = "fs-submit verify --repair"
 _LOST: Final = "Put the store back from a copy, or delete it and extract again"
 
 
@@ -116,16 +115,16 @@ def _add_unreadable(
     if name.startswith(f"{FOLDER}/"):
         run = name.split("/")[1]
         found.runs.add(run)
-        found.add(name, what, f"{_REPAIR} deletes the run {run}; then fs-submit score")
+        found.add(name, what, f"{REPAIR} deletes the run {run}; then fs-submit score")
     elif name in _DERIVED:
-        found.add(name, what, _REPAIR)
+        found.add(name, what, REPAIR)
     elif name in _FORGETTABLE:
         found.chunks += _damaged_chunks(root, name, array)
-        found.add(name, what, f"{_REPAIR}, then fs-submit extract or fs-submit split add again")
+        found.add(name, what, f"{REPAIR}, then fs-submit extract or fs-submit split add again")
     elif name != backbone and backbone in store.backbones:
         found.chunks += _damaged_chunks(root, name, array)
         found.statuses.append(backbone)
-        found.add(name, what, f"{_REPAIR} (complete features count as done)")
+        found.add(name, what, f"{REPAIR} (complete features count as done)")
     else:
         way_out = f"Put {name} back from a copy, or delete the store and extract again"
         found.add(name, what, way_out, mendable=False)

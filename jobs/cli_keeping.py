@@ -13,7 +13,7 @@ from featurestore.errors import NotAStore, StoreUnreadable, UsageError
 from jobs.cli_option import option
 
 if TYPE_CHECKING:
-    from featurestore.verify import Findings
+    from featurestore.findings import Findings
 
 __all__ = ["COMMANDS"]
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from featurestore.blocks import missing, write_clips
+from featurestore.findings import Findings
 from featurestore.labels import ABNORMAL, Truth
 from featurestore.lock import locked, writer
 from featurestore.mend import mend
@@ -14,7 +15,7 @@ from featurestore.runs import run_names, write_run
 from featurestore.schema import DONE
 from featurestore.splits import Split
 from featurestore.store import open_store
-from featurestore.verify import Findings, verify
+from featurestore.verify import verify
 from tests.featurestore.making import expected, features, make, read, video, write
 from tests.featurestore.test_runs import columns
 
