@@ -87,7 +87,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
+        time.sleep(0.1)  # a condition may open a store, which takes time from what is waited for
 
 
 def kill_group(process: "subprocess.Popen[str]") -> None:

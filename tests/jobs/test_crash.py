@@ -45,7 +45,15 @@ def same(command: Command, expected: xr.Dataset) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fraction", [0.0, 0.05, 0.4, 0.8])
+@pytest.mark.parametrize(
+    "fraction",
+    [
+        0.0,
+        pytest.param(0.05, marks=pytest.mark.long),
+        0.4,
+        pytest.param(0.8, marks=pytest.mark.long),
+    ],
+)
 def test_whole_command_killed(
     command: Command, many: Path, undisturbed: xr.Dataset, fraction: float
 ) -> None:

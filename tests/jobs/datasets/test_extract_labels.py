@@ -39,7 +39,9 @@ def official(ds: xr.Dataset) -> dict[str, int]:
 
 
 # The others' layouts are those of `datasets check` and `truth`, which are tried without networks.
-@pytest.mark.parametrize("dataset", ["shanghaitech", "ucf_crime"])
+@pytest.mark.parametrize(
+    "dataset", ["shanghaitech", pytest.param("ucf_crime", marks=pytest.mark.long)]
+)
 def test_official_layouts(dataset: str, command: Command, tmp_path: Path) -> None:
     tree = TREES[dataset](tmp_path / "data")
     extract(command, dataset, tree.root, "--name", dataset)
@@ -56,6 +58,7 @@ def test_official_layouts(dataset: str, command: Command, tmp_path: Path) -> Non
             assert ds["label"][row] == (ABNORMAL if flags.any() else NORMAL)
 
 
+@pytest.mark.long
 def test_sources_that_disagree_are_told(command: Command, tmp_path: Path) -> None:
     tree = TREES["ped2"](tmp_path / "ped2")
     shutil.rmtree(tree.root / "Test/Test001_gt")

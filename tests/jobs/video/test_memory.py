@@ -41,7 +41,7 @@ def megabytes(path: Path, after: list[int]) -> tuple[int, list[float]]:
     return frames, memory
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_length(tmp_path: Path) -> None:
     path = write_loop(tmp_path / "long.mp4", 20_000, (1280, 720), LOOP)
     frames, memory = megabytes(path, [200, 2_000, 20_000])
