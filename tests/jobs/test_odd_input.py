@@ -75,7 +75,7 @@ def test_a_video_that_is_gone_for_now_keeps_its_features(command: Command, video
     (disk / "normal_01.mp4").rename(disk / "elsewhere.mp4")
     assert "nothing to do" in command.extract(root)
     # Where there is something left to compute of it, that fails, and only that.
-    again = ("--backbones", "timm:test_vit", "--videos", "normal_01")
+    again = ("--backbones", "timm:test_resnet", "--videos", "normal_01")
     assert "there is no such file" in command.extract(root, *again, code=3)
     after = table(command, "linked")
     np.testing.assert_array_equal(after[FAST_ARRAY], before[FAST_ARRAY])
