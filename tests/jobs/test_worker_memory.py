@@ -1,10 +1,13 @@
 """A worker's memory does not depend on the length of its video."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import dask
+import distributed  # noqa: F401 - its part of Dask's configuration
 import pytest
 
 from tests.jobs.video.painted import write_loop
@@ -48,6 +51,10 @@ print(json.dumps(memory))
 
 @pytest.mark.long
 def test_a_worker_does_not_grow_with_the_length_of_a_video(tmp_path: Path) -> None:
+    # As Dask starts its workers: without MALLOC_TRIM_THRESHOLD_ glibc keeps up to 400 MB of what
+    # was freed, and the memory of a worker saws up and down.
+    spawned = dask.config.get("distributed.nanny.pre-spawn-environ")
+    env = {**os.environ, **{name: str(value) for name, value in spawned.items()}}
     peaks = []
     for frames in (2_000, 20_000):
         path = write_loop(tmp_path / f"{frames}.mp4", frames, (1280, 720))
@@ -59,10 +66,11 @@ def test_a_worker_does_not_grow_with_the_length_of_a_video(tmp_path: Path) -> No
             str(tmp_path / f"{frames}.zarr"),
             str(frames),
         ]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=500)
+        done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=500)
         assert done.returncode == 0, done.stderr
         memory = json.loads(done.stdout)
         print(f"{frames} frames: {', '.join(f'{m:.0f} MB' for m in memory)}")
         peaks.append(max(memory))
-        assert memory[-1] < memory[1] + 60
+        # The first tasks warm up; a clip kept of each of the last four would be 170 MB.
+        assert memory[-1] < memory[3] + 60
     assert peaks[1] < peaks[0] + 60
