@@ -70,7 +70,7 @@ def copy(
     StoreUnwritable.
     """
     there = open_store(source)
-    wanted = _wanted(there, names)
+    wanted = arrays_wanted(source, (*there.backbones, *there.fused_arrays), names)
     if local_path(source).resolve() == local_path(target).resolve():
         raise UsageError(f"{os.fspath(target)}: is the store itself; give another place")
     with locked(target):
@@ -138,12 +138,14 @@ def _put_back(root: Path) -> None:
         layout.halfway(root).rename(root)
 
 
-def _wanted(source: Store, names: Sequence[str]) -> tuple[str, ...]:
-    """The arrays asked for, parts before what is made of them."""
-    known = (*source.backbones, *source.fused_arrays)
+def arrays_wanted(url: Url, known: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    """Of the feature arrays of a store those asked for (all if none), and what they are made of.
+
+    Raises UsageError for one that the store does not have.
+    """
     if unknown := [name for name in names if name not in known]:
         raise UsageError(
-            f"{source.url}: has no features {', '.join(unknown)}; it has {', '.join(known)}"
+            f"{os.fspath(url)}: has no features {', '.join(unknown)}; it has {', '.join(known)}"
         )
     parts = {part for name in names or known for part in parts_of(name)}
     return tuple(name for name in known if name in parts or name in (names or known))

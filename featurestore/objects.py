@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from featurestore import arrays, disk, fused, layout, schema
 from featurestore.arrays import METADATA
+from featurestore.copying import arrays_wanted
 from featurestore.disk import PARTIAL, reading, writing
 from featurestore.errors import FeatureStoreError, StoreUnreadable, StoreUnwritable, UsageError
 from featurestore.location import beside, local_path
@@ -112,7 +113,7 @@ def upload(
     root = local_path(source).resolve()
     with locked(source):
         store = open_store(source, "a")
-        wanted = _wanted(store, names)
+        wanted = arrays_wanted(source, (*store.backbones, *store.fused_arrays), names)
         if fused_as == "none":
             wanted = tuple(name for name in wanted if name not in FUSED)
         document = _document(layout.read(root), store, wanted, fused_as)
@@ -193,16 +194,6 @@ def download(
     return Sent(brought, len(there) - brought)
 
 
-def _wanted(store: Store, names: Sequence[str]) -> tuple[str, ...]:
-    known = (*store.backbones, *store.fused_arrays)
-    if unknown := [name for name in names if name not in known]:
-        raise UsageError(
-            f"{store.url}: has no features {', '.join(unknown)}; it has {', '.join(known)}"
-        )
-    parts = {part for name in names or known for part in parts_of(name)}
-    return tuple(name for name in known if name in parts or name in (names or known))
-
-
 def _document(
     document: Mapping[str, Any], store: Store, wanted: Sequence[str], fused_as: str
 ) -> dict[str, Any]:
@@ -227,12 +218,7 @@ def _local_document(
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     members = layout.members(document)
     known = [name for name in members if schema.is_features_name(name)]
-    if unknown := [name for name in names if name not in known]:
-        raise UsageError(
-            f"{place.url}: has no features {', '.join(unknown)}; it has {', '.join(known)}"
-        )
-    parts = {part for name in names or known for part in parts_of(name)}
-    wanted = tuple(name for name in known if name in parts or name in (names or known))
+    wanted = arrays_wanted(place.url, known, names)
     if fused_as == "none":
         wanted = tuple(name for name in wanted if name not in FUSED)
     return _without(document, set(known) - set(wanted), fused_as), wanted
