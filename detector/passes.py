@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 from detector.models import Model
 from detector.moments import Floats, Moments, Running, nothing
@@ -244,7 +245,8 @@ def _mapped(
     executor: Executor | None,
 ) -> Iterator[T]:
     if executor is None:
-        yield from function(reader, reader.blocks)
+        with _one_blas_thread():
+            yield from function(reader, reader.blocks)
         return
     waiting: deque[Future[list[T]]] = deque()
     try:
@@ -264,7 +266,15 @@ def _listed(
     reader: Reader,
     blocks: Sequence[Block],
 ) -> list[T]:
-    return list(function(reader, blocks))
+    with _one_blas_thread():
+        return list(function(reader, blocks))
+
+
+def _one_blas_thread() -> threadpool_limits:
+    """A core reads ahead and another multiplies. BLAS's own threads would wait for the one that
+    reads, and they wait spinning: a product then costs three times its processor time, and many
+    times when other programs run too."""
+    return threadpool_limits(1, user_api="blas")
 
 
 def _tasks(blocks: Sequence[Block]) -> Iterator[Sequence[Block]]:

@@ -21,8 +21,8 @@ from detector.smoothing import Bounds, reach, smooth
 # Rows beyond this many bytes go into a file.
 IN_MEMORY_BYTES: Final = 64 << 20
 
-# Rows read at a time: 50 MB of float64 at 768 columns.
-BLOCK_ROWS: Final = 8192
+# Rows read at a time: 25 MB of float64 at 768 columns.
+BLOCK_ROWS: Final = 4096
 
 
 class Rows(Protocol):

@@ -1,6 +1,6 @@
 """What starting costs: converting the networks once, and starting with those that are kept.
 
-    python -m tests.benchmarks.startup [--backbones swin r3d ...] [--only conversion|second]
+    python -m tests.benchmarks.startup [--backbones swin r3d ...] [--only conversion|second|looking]
 
 1. conversion: each network converted for OpenVINO into an empty cache, one after the other in one
    process: seconds, and that process's peak of memory so far. Beside it seconds of a ten-crop clip
@@ -8,6 +8,7 @@
    To reach, for all five: 90 seconds and 3 GB.
 2. second: a whole command with the kept networks, from its start until its last network is ready,
    which is when it goes to work on its first block. To reach: 15 seconds for all five.
+3. looking: the best of five runs of commands that compute nothing. To reach: under a second.
 
 Weights are random: they cost the same. Run it with nothing else running; nothing here fails.
 """
@@ -32,6 +33,7 @@ from jobs.backbones import resolve
 from jobs.estimate import CROPS
 from jobs.making import choice_text
 from jobs.specs import spec_of
+from tests.benchmarks import catalog
 from tests.benchmarks.extract import chosen, crops_for, opened, seconds
 
 
@@ -88,12 +90,31 @@ def second(backbones: list[str], folder: Path) -> None:
           f"{time.perf_counter() - began:.1f} s, exit code {run.returncode}")  # fmt: skip
 
 
+def looking(folder: Path) -> None:
+    print("\n3. commands that only look")
+    (folder / "features").mkdir()
+    catalog.build(folder / "features" / "many.zarr", videos=100, clips=10)
+    for words in (["--help"], ["extract", "--help"], ["datasets"], ["status"], ["split", "list"]):
+        taken = []
+        for _ in range(5):
+            began = time.perf_counter()
+            subprocess.run(
+                [sys.executable, "-m", "jobs.cli", *words],
+                cwd=folder,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                stdout=subprocess.DEVNULL,
+                check=True,
+            )
+            taken.append(time.perf_counter() - began)
+        print(f"   {min(taken):>6.2f} s  fs-submit {' '.join(words)}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), metavar="NAME")
-    parser.add_argument("--only", choices=["conversion", "second"])
+    parser.add_argument("--only", choices=["conversion", "second", "looking"])
     asked = parser.parse_args()
     print(f"{processor.name()}, {choice_text(chosen('openvino'))}")
     with tempfile.TemporaryDirectory() as made:
@@ -102,6 +123,8 @@ def main() -> None:
             conversion(asked.backbones, folder / "cache")
         if asked.only in (None, "second"):
             second(asked.backbones, folder)
+        if asked.only in (None, "looking"):
+            looking(folder)
 
 
 if __name__ == "__main__":
