@@ -10,6 +10,7 @@ import numpy as np
 from featurestore import labelled, schema
 from featurestore.errors import FeatureStoreError, StoreNotFound
 from featurestore.location import local_path
+from featurestore.runs import run_names
 from featurestore.store import Store, open_store
 from jobs.progress import size
 
@@ -75,6 +76,7 @@ def _describe(url: str, store: Store) -> dict[str, Any]:
         "block": store.block,
         **store.label_counts(),
         "arrays": arrays,
+        "runs": list(run_names(store.url)),
         "problems": [
             {"video": v.name, "state": v.state, "reason": v.reason}
             for v in videos
@@ -120,6 +122,8 @@ def _text(one: dict[str, Any]) -> str:
                 name, array["done"], array["missing"], array["failed"], size(array["bytes"]), by
             )
         )
+    if one["runs"]:
+        lines.append(f"  runs of scores: {', '.join(one['runs'])}")
     if one["problems"]:
         lines.append("  videos that failed or are damaged:")
         lines += [f"    {p['video']}: {p['state']}: {p['reason']}" for p in one["problems"]]
@@ -129,7 +133,9 @@ def _text(one: dict[str, Any]) -> str:
 def _made_by(made: dict[str, Any]) -> str:
     if "imported" in made:
         return f"imported ({made['imported']}), made by: {made['made_by']}"
+    if not {"model", "weights", "engine", "precision"} <= made.keys():
+        return "not known"  # an array that other code wrote
     digest = str(made["weights"])
     shown = digest if digest.startswith("RANDOM") else digest[: len("sha256:") + 12]
-    versions = ", ".join(f"{k} {v}" for k, v in made["versions"].items())
+    versions = ", ".join(f"{k} {v}" for k, v in made.get("versions", {}).items())
     return f"{made['model']}, weights {shown}, {made['engine']} {made['precision']} ({versions})"

@@ -13,6 +13,7 @@ from detector.methods import METHODS
 from featurestore.errors import SplitError, UsageError
 from featurestore.runs import read_run, run_names
 from featurestore.store import create
+from jobs import status
 from jobs.cli_detector import COMMANDS, CONVENTIONS, DETECTORS
 from tests.detector.stores import make
 
@@ -113,6 +114,8 @@ def test_runs_are_listed_compared_and_deleted(tmp_path: Path) -> None:
     assert {(one["features"], one["split"]) for one in listed} == {
         ("timm_a", "weak"), ("timm_b", "weak"), ("fusion", "weak")
     }  # fmt: skip
+    looked = status.text(status.collect(str(tmp_path)))
+    assert "runs of scores: density-fusion-weak, density-timm_a-weak, density-timm_b-" in looked
     shown = run("runs", "--store", tmp_path).stdout
     assert "density-timm_a-weak  (density of timm_a, split weak, " in shown
     two = "density-timm_a-weak", "density-timm_b-weak"
