@@ -70,6 +70,7 @@ class Fitted:
         return {"detector": self.name, "seed": self.seed, **self.options}
 
 
+@passes.one_blas_thread()
 def fit_reader(
     name: str,
     method: Method,
@@ -124,6 +125,7 @@ def fit_reader(
     )
 
 
+@passes.one_blas_thread()
 def judge_reader(
     fitted: Fitted,
     reader: Reader,

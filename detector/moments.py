@@ -6,18 +6,21 @@ by Chan, Golub and LeVeque (1983), which never subtracts two large sums.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import blas
 
 Floats = npt.NDArray[np.float64]
 
 # Rows that `Running` multiplies in the precision they come in before it adds to float64.
 FLUSH_ROWS: Final = 8192
+
+# Channels that are multiplied with as many at a time: 1 MB of float32, which stays in the cache.
+PANEL: Final = 512
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class Running:
         self._count = 0
         self._first: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None
         self._sum = np.zeros(channels)
-        self._squares = np.zeros((channels, channels), order="F")
+        self._squares = np.zeros((channels, channels))
         self._pending: npt.NDArray[Any] | None = None
         self._pending_rows = 0
 
@@ -122,9 +125,11 @@ class Running:
         self._sum += shifted.sum(axis=0, dtype=np.float64)
         if self._pending is None or self._pending.dtype != shifted.dtype:
             self._flush()
-            self._pending = np.zeros((self._channels,) * 2, shifted.dtype, order="F")
-        product = blas.ssyrk if shifted.dtype == np.float32 else blas.dsyrk
-        self._pending = product(1.0, shifted.T, beta=1.0, c=self._pending, overwrite_c=1)
+            self._pending = np.zeros((self._channels,) * 2, shifted.dtype)
+        # Half of a symmetric product, by numpy: scipy's BLAS functions keep the interpreter's
+        # lock, so the thread that reads ahead would stand still meanwhile.
+        for one, other in self._panels():
+            self._pending[one, other] += shifted[:, one].T @ shifted[:, other]
         self._pending_rows += len(rows)
         if self._pending_rows >= FLUSH_ROWS:
             self._flush()
@@ -136,12 +141,18 @@ class Running:
         self._flush()
         shift, scale = (part.astype(np.float64) for part in self._first)
         mean = self._sum / self._count
-        scatter = self._squares + self._squares.T  # BLAS fills one half; the other is 0
-        scatter.flat[:: self._channels + 1] /= 2
+        scatter = self._squares.copy()
+        for one, other in self._panels():
+            scatter[other, one] = scatter[one, other].T
         scatter -= np.outer(mean * self._count, mean)
         scatter *= scale
         scatter *= scale[:, None]
         return Moments(self._count, float(self._count), shift + scale * mean, scatter)
+
+    def _panels(self) -> Iterator[tuple[slice, slice]]:
+        """Blocks of the upper half of (channels, channels), those on the diagonal too."""
+        panels = [slice(i, i + PANEL) for i in range(0, self._channels, PANEL)]
+        return combinations_with_replacement(panels, 2)
 
     def _flush(self) -> None:
         if self._pending is not None:

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Protocol, TypeVar
@@ -102,6 +103,18 @@ class ArrayReader:
     def read(self, block: Block) -> npt.NDArray[Any]:
         """Clips averaged over crops."""
         return over_crops(self._values[self._order[block]])
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """While fitting and scoring: one core multiplies, another reads ahead.
+
+    BLAS's own threads wait for the one that reads, and they wait spinning. A pass takes three
+    times the processor time then, and a fit that takes 7 s with one thread, and no less with two,
+    takes 20 to 150 s where other programs run.
+    """
+    with threadpool_limits(1, user_api="blas"):
+        yield
 
 
 def over_crops(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -245,8 +258,7 @@ def _mapped(
     executor: Executor | None,
 ) -> Iterator[T]:
     if executor is None:
-        with _one_blas_thread():
-            yield from function(reader, reader.blocks)
+        yield from function(reader, reader.blocks)
         return
     waiting: deque[Future[list[T]]] = deque()
     try:
@@ -261,20 +273,13 @@ def _mapped(
             future.cancel()
 
 
+@one_blas_thread()
 def _listed(
     function: Callable[[Reader, Sequence[Block]], Iterator[T]],
     reader: Reader,
     blocks: Sequence[Block],
 ) -> list[T]:
-    with _one_blas_thread():
-        return list(function(reader, blocks))
-
-
-def _one_blas_thread() -> threadpool_limits:
-    """A core reads ahead and another multiplies. BLAS's own threads would wait for the one that
-    reads, and they wait spinning: a product then costs three times its processor time, and many
-    times when other programs run too."""
-    return threadpool_limits(1, user_api="blas")
+    return list(function(reader, blocks))
 
 
 def _tasks(blocks: Sequence[Block]) -> Iterator[Sequence[Block]]:

@@ -30,22 +30,18 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from featurestore.catalog import NewVideo
 from featurestore.schema import BACKBONES
-from featurestore.store import create
 from jobs import sample
-from jobs.backbones import resolve
 from jobs.crops import resize, ten_crops
-from jobs.engines import Choice, versions
+from jobs.engines import Choice
 from jobs.estimate import CROPS, clip_cost
-from jobs.making import provenance
 from jobs.matrix import matrix_rate
-from jobs.plan import make_tasks
 from jobs.reading import ClipReader
 from jobs.specs import spec_of
-from jobs.worker import CLIPS_PER_BATCH, Setup, build_networks, extract_clips
+from jobs.worker import CLIPS_PER_BATCH, build_networks, extract_clips
 from tests.benchmarks.extract import opened, seconds
 from tests.benchmarks.recipe import plain_network, recipe
+from tests.benchmarks.worker import planned
 
 
 def crops_of_frames(name: str, video: Path, clips: int) -> torch.Tensor:
@@ -107,25 +103,12 @@ def end_to_end(
     backbones: list[str], precision: str, video: Path, frames: int, folder: Path
 ) -> float:
     """Prints one line; returns seconds a clip."""
-    specs = {name: spec_of(name) for name in backbones}
-    weights = {name: resolve(spec, "random") for name, spec in specs.items()}
     choice = Choice("torch", precision, "cuda")
-    store = create(folder / f"{precision}.zarr", dataset="gpu", block=32)
-    store.append([NewVideo("video", str(video), frames)])
-    for name, spec in specs.items():
-        made = provenance(spec, weights[name].digest, choice, versions(spec, choice))
-        store.add_features(name, spec.channels, made)
-    store.commit()
-    setup = Setup(
-        store=str(folder / f"{precision}.zarr"), specs=specs, weights="random",
-        digests={n: w.digest for n, w in weights.items()},
-        fingerprints={n: store.fingerprint(n) for n in specs}, engine=choice.engine,
-        precision=precision, device="cuda", decoder="pyav", threads=torch.get_num_threads(),
+    tasks, setup = planned(
+        folder / f"{precision}.zarr", video, frames, backbones, choice,
+        threads=torch.get_num_threads(), clips_per_task=32,
     )  # fmt: skip
-    every = {name: np.ones(store.clips, bool) for name in specs}
-    tasks = make_tasks(
-        every, *store.clip_table(), [("video", str(video), frames)], block=32, clips_per_task=32
-    )
+    clips = sum(task.clips for task in tasks)
     build_networks(setup)
     extract_clips(tasks[0], setup)  # the first kernels are loaded and chosen
     began = time.perf_counter()
@@ -144,10 +127,10 @@ def end_to_end(
             spent[part] = spent.get(part, 0.0) + value
     total = sum(spent.values())
     shares = ", ".join(f"{part} {value / total:.0%}" for part, value in spent.items())
-    reached = store.clips * sum(clip_cost(specs).values()) / wall
-    print(f"   {precision:<10}{store.clips / wall:>8.2f} clips/s, {reached / 1000:.1f} TFLOP/s; "
+    reached = clips * sum(clip_cost(setup.specs).values()) / wall
+    print(f"   {precision:<10}{clips / wall:>8.2f} clips/s, {reached / 1000:.1f} TFLOP/s; "
           f"card busy {busy_share(spans, wall):.0%} ({shares})")  # fmt: skip
-    return wall / store.clips
+    return wall / clips
 
 
 def main() -> None:

@@ -1,12 +1,12 @@
 """How much of the machine's matrix rate the networks reach, and what might still gain.
 
-    python -m tests.benchmarks.rate [--backbones swin r3d ...] [--rounds 3]
+    python -m tests.benchmarks.rate [--backbones swin r3d ...] [--rounds 5]
     python -m tests.benchmarks.rate --batches 1 2 5 10 --streams 1 2 [--fuse-attention]
     python -m tests.benchmarks.rate --workers
 
 1. Each network as extraction runs it (engine and precision by `auto`, or --engine, --precision):
    seconds a crop, GFLOP/s, and the share of the matrix rate, which is measured before and after
-   each network. For the five together, to reach: 0.85.
+   each crop. Medians of --rounds. For the five together, to reach: 0.85.
 2. --batches, --streams: OpenVINO with so many crops a call and so many calls at a time; seconds for
    ten crops, and over the way of 1 (one crop, one stream). Converts anew for each batch: slow.
    --fuse-attention: with swin's attention as on CUDA, bias and mask prepared before converting.
@@ -47,22 +47,37 @@ from tests.benchmarks.extract import THREADS, crops_for, opened, seconds
 def shares(backbones: list[str], choice: Choice, rounds: int) -> None:
     print(f"\n1. {choice_text(choice)}, {THREADS} threads, one crop at a time")
     print(f"   {'network':<12}{'GFLOP':>8}{'s a crop':>10}{'GFLOP/s':>10}{'matrix':>9}{'share':>8}")
-    work = spent = possible = 0.0
+    networks = {name: opened(name, choice) for name in backbones}
+    crops = {name: crops_for(name, 1) for name in backbones}
     for name in backbones:
-        network, crops, gflop = opened(name, choice), crops_for(name, 1), spec_of(name).gflop
+        networks[name].features(crops[name])
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in backbones}
+    # All of them in turn, between two matrix products: the machine's own speed drifts.
+    for _ in range(rounds):
         before = matrix_rate(precision=choice.precision)
-        took = seconds(partial(network.features, crops), rounds)
-        matrix = statistics.mean((before, matrix_rate(precision=choice.precision)))
-        del network
-        row(name, gflop, took, matrix)
-        work, spent, possible = work + gflop, spent + took, possible + took * matrix
-    row("together", work, spent, possible / spent)
+        for name in backbones:
+            began = time.perf_counter()
+            networks[name].features(crops[name])
+            took = time.perf_counter() - began
+            after = matrix_rate(precision=choice.precision)
+            taken[name].append((took, (before + after) / 2))
+            before = after
+    for name in backbones:
+        show(name, spec_of(name).gflop, taken[name])
+    work = sum(spec_of(name).gflop for name in backbones)
+    together = []
+    for one in zip(*taken.values(), strict=True):
+        spent = sum(took for took, _ in one)
+        together.append((spent, sum(took * matrix for took, matrix in one) / spent))
+    show("together", work, together)
 
 
-def row(name: str, gflop: float, took: float, matrix: float) -> None:
-    rate = gflop / took
+def show(name: str, gflop: float, rounds: list[tuple[float, float]]) -> None:
+    """Medians; the share is of each round's own matrix rate."""
+    took, matrix = (statistics.median(column) for column in zip(*rounds, strict=True))
+    share = statistics.median(gflop / t / m for t, m in rounds)
     print(
-        f"   {name:<12}{gflop:>8.0f}{took:>10.2f}{rate:>10.0f}{matrix:>9.0f}{rate / matrix:>8.2f}"
+        f"   {name:<12}{gflop:>8.0f}{took:>10.2f}{gflop / took:>10.0f}{matrix:>9.0f}{share:>8.2f}"
     )
 
 
@@ -74,9 +89,7 @@ def variants(
     streams: list[int],
     fused: bool,
 ) -> None:
-    print(
-        f"\n2. OpenVINO {choice.precision}, {THREADS} threads, s for for ten crops (times as fast)"
-    )
+    print(f"\n2. OpenVINO {choice.precision}, {THREADS} threads, s for ten crops (times as fast)")
     head = "".join(f"{f'{b} crops x {s}':>20}" for b in batches for s in streams)
     print(f"   {'network':<12}{'as it is':>10}{head}")
     for name in backbones:
@@ -170,7 +183,7 @@ def main() -> None:
     parser.add_argument("--backbones", nargs="+", default=list(BACKBONES), metavar="NAME")
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batches", type=int, nargs="+", help="crops a call, of 1, 2, 5, 10")
     parser.add_argument("--streams", type=int, nargs="+", help="calls at a time")
     parser.add_argument("--fuse-attention", action="store_true", help="of swin, with --batches")
@@ -182,7 +195,10 @@ def main() -> None:
     if asked.workers:
         workers(asked.backbones, choice, asked.rounds, asked.ready_seconds)
     elif asked.batches or asked.streams or asked.fuse_attention:
-        variants(asked.backbones, choice, asked.rounds, asked.batches or [1], asked.streams or [1])
+        variants(
+            asked.backbones, choice, asked.rounds, asked.batches or [1], asked.streams or [1],
+            asked.fuse_attention,
+        )  # fmt: skip
     else:
         shares(asked.backbones, choice, asked.rounds)
 
