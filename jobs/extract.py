@@ -60,7 +60,7 @@ def run(options: Options, say: Say = print) -> int:
     url = store_path(options)
 
     from jobs.cluster import connect, local_shape
-    from jobs.estimate import expected, machine_rate, worker_rate
+    from jobs.estimate import expected, local_rate, machine_rate, worker_rate
 
     with ExitStack() as stack:
         client: Client | None = None
@@ -103,15 +103,17 @@ def run(options: Options, say: Say = print) -> int:
                 return finish(store, intake.known, parts, url, say)
         # A new store's blocks are sized for all of the dataset, whatever is asked for today.
         about = about_clips(everything if store is None else intake.new)
-        rate = machine_rate(choice, client)
-        announce(sources, intake, store, about, specs, expected(choice, rate), say)
         threads = None
         if client is None:
             workers, threads = local_shape(options.workers, choice.device)
             client = stack.enter_context(connect("local", workers, choice.device))
             say(f"{workers} worker process(es) of {threads} thread(s), on loopback only")
+            rate = local_rate(choice, client)
+        else:
+            rate = machine_rate(choice, client)
         if client.dashboard_link:
             say(f"Dask dashboard: {client.dashboard_link}")
+        announce(sources, intake, store, about, specs, expected(choice, rate), say)
 
         from jobs.indexing import index_all
 

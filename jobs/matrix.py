@@ -12,7 +12,7 @@ import numpy as np
 
 from jobs import processor
 
-__all__ = ["matrix_rate"]
+__all__ = ["matrix_rate", "numpy_rate"]
 
 SECONDS = 0.25  # for each way to multiply
 LEAST, MOST = 1024, 8192  # rows of the matrices; of float32 numbers 8192 take 0.8 GB
@@ -53,8 +53,13 @@ def matrix_rate(
     if precision == "float32" and wanted >= processor.cores():
         # numpy's library may be the faster one (EPYC, one core: 91 GFLOP/s against 79 to 89), but
         # its threads cannot be set from here: where it was given fewer, torch's rate stands.
-        rate = max(rate, _best(_by_numpy))
+        rate = max(rate, numpy_rate())
     return rate
+
+
+def numpy_rate() -> float:
+    """GFLOP/s of numpy's product of two square float32 matrices, with the threads it has."""
+    return _best(_by_numpy)
 
 
 def _by_numpy(rows: int) -> Callable[[], object]:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
 from featurestore.errors import FeatureStoreError
 from jobs import processor
-from jobs.backbones import Weights
 from jobs.engines.contract import Choice, check_crops
-from jobs.engines.openvino_conversion import convert, openvino
 from jobs.specs import BackboneSpec
+from jobs.weights import Weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of its own insides
+    import openvino
 
 __all__ = ["OpenvinoNetwork", "has_bfloat16"]
 
@@ -42,6 +49,9 @@ class OpenvinoNetwork:
         cache: Path | None = None,
         versions: dict[str, str] | None = None,
     ) -> None:
+        # It imports torch, which deciding on an engine does without
+        from jobs.engines.openvino_conversion import convert
+
         self.spec = spec
         self.precision = choice.precision
         self.device = choice.device
