@@ -17,10 +17,6 @@ from jobs.weights import Weights
 if TYPE_CHECKING:
     from torch import Tensor
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of its own insides
-    import openvino
-
 __all__ = ["OpenvinoNetwork", "has_bfloat16"]
 
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
@@ -50,7 +46,7 @@ class OpenvinoNetwork:
         versions: dict[str, str] | None = None,
     ) -> None:
         # It imports torch, which deciding on an engine does without
-        from jobs.engines.openvino_conversion import convert
+        from jobs.engines.openvino_conversion import convert, openvino
 
         self.spec = spec
         self.precision = choice.precision
@@ -91,6 +87,9 @@ class OpenvinoNetwork:
 def has_bfloat16() -> bool:
     """Whether OpenVINO computes in bfloat16 here, and the processor too."""
     # OpenVINO (2026.4) says BF16 of every AVX-512 processor, also where it has to convert
-    return processor.has_bfloat16() and "BF16" in openvino.Core().get_property(
-        "CPU", "OPTIMIZATION_CAPABILITIES"
-    )
+    if not processor.has_bfloat16():
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its own insides
+        import openvino
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
