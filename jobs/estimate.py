@@ -8,7 +8,7 @@ from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 from jobs import processor
-from jobs.matrix import matrix_rate, numpy_rate
+from jobs.matrix import matrix_rate, numpy_rate, torch_rate
 from jobs.specs import BackboneSpec
 
 if TYPE_CHECKING:
@@ -60,10 +60,10 @@ def local_rate(choice: Choice, client: Client) -> float:
         return machine_rate(choice)
     asked = (choice.device, choice.precision, processor.cores())
     try:
-        rate: float = client.submit(matrix_rate, *asked, pure=False).result()
+        rate: float = client.submit(torch_rate, *asked, pure=False).result()
     except KilledWorker:  # what that means is for the work itself to find out
-        rate = matrix_rate(*asked)
-    # Dask leaves its workers' numpy one thread
+        return matrix_rate(*asked)
+    # numpy's is measured here: Dask leaves its workers' numpy one thread
     return max(rate, numpy_rate()) if choice.precision == "float32" else rate
 
 

@@ -37,7 +37,8 @@ def facts_of(model: str) -> BackboneSpec:
     kept = None
     if "timm" not in sys.modules and re.fullmatch(r"[A-Za-z0-9_.\-]+", model):
         kept = cache_folder() / "timm" / f"{model}-{_key()}.json"
-        with suppress(OSError, ValueError, KeyError, TypeError):  # not there, or damaged
+        # Not there, or damaged: timm is asked
+        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
             return _read(kept.read_text())
     from jobs.backbones.image import image_spec
 
