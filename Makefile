@@ -6,7 +6,7 @@
 # VENV=dir         where the environment goes (.venv); its path has no spaces, the checkout's may
 # PYTHON=python3.12  what makes it (the first of python3.11 ... python3 that is 3.11 or newer)
 # PIP_ARGS=...     passed to pip, e.g. --index-url of a CPU build of torch
-# PYTEST_ARGS=...  passed to pytest
+# PYTEST_ARGS=...  passed to pytest; -n 0 for one test at a time (make test runs two)
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
@@ -17,6 +17,10 @@ VENV ?= .venv
 PYTHON ?=
 PIP_ARGS ?=
 PYTEST_ARGS ?=
+
+# Two tests of different files at a time: many use one core, or wait. In the order of the files, or
+# the long ones, of few tests, would come last, one of them alone.
+TWO_AT_A_TIME = -n 2 --dist loadfile --no-loadscope-reorder
 
 # Targets and prerequisites stay relative, so a checkout may lie in a folder with spaces.
 BIN = $(VENV)/bin
@@ -31,7 +35,7 @@ demo: $(INSTALLED)
 	"$(BIN)/python" -m jobs.demo
 
 test: $(INSTALLED_TEST)
-	"$(BIN)/python" -m pytest -m "not long" $(PYTEST_ARGS)
+	"$(BIN)/python" -m pytest -m "not long" $(TWO_AT_A_TIME) $(PYTEST_ARGS)
 
 test-long: $(INSTALLED_TEST)
 	"$(BIN)/python" -m pytest -m long $(PYTEST_ARGS)

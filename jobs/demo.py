@@ -103,7 +103,7 @@ def choose_weights() -> tuple[str, WeightsError | None]:
     Raises:
         WeightsError: a file is not what it should be. That is no reason to go on without.
     """
-    from jobs.backbones import WeightsUnreachable, resolve_all
+    from jobs.weights import WeightsUnreachable, resolve_all
 
     try:
         resolve_all(SPECS.values(), "official", progress=Download())

@@ -7,7 +7,8 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
-from jobs.matrix import matrix_rate
+from jobs import processor
+from jobs.matrix import matrix_rate, numpy_rate, torch_rate
 from jobs.specs import BackboneSpec
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from jobs.engines import Choice
 
-__all__ = ["clip_cost", "expected", "machine_rate", "task_clips", "worker_rate"]
+__all__ = ["clip_cost", "expected", "local_rate", "machine_rate", "task_clips", "worker_rate"]
 
 CROPS = 10
 TASK_SECONDS = 30.0  # what a kill may cost, and how often the store hears of progress
@@ -46,6 +47,24 @@ def machine_rate(choice: Choice, client: Client | None = None) -> float:
     # In a process of its own: the driver would hold a part of the first card for the whole run
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:
         return apart.submit(matrix_rate, *asked).result()
+
+
+def local_rate(choice: Choice, client: Client) -> float:
+    """``machine_rate`` of this machine, by a worker of its own local cluster ``client``.
+
+    torch's part is measured there: the driver needs torch for nothing else.
+    """
+    from distributed import KilledWorker
+
+    if choice.device == "cuda":
+        return machine_rate(choice)
+    asked = (choice.device, choice.precision, processor.cores())
+    try:
+        rate: float = client.submit(torch_rate, *asked, pure=False).result()
+    except KilledWorker:  # what that means is for the work itself to find out
+        return matrix_rate(*asked)
+    # numpy's is measured here: Dask leaves its workers' numpy one thread
+    return max(rate, numpy_rate()) if choice.precision == "float32" else rate
 
 
 def expected(choice: Choice, rate: float) -> float:

@@ -12,6 +12,7 @@ from featurestore.location import local_path
 from featurestore.lock import locked
 from featurestore.store import Store, create, open_store
 from jobs import datasets, labelling
+from jobs.estimate import expected, local_rate, machine_rate, worker_rate
 from jobs.intake import compare
 from jobs.making import checked_weights, chosen, provenance, versions_of
 from jobs.options import Options, absolute, check_options, store_name, store_path, wanted_arrays
@@ -59,12 +60,11 @@ def run(options: Options, say: Say = print) -> int:
     parts = list(specs)
     url = store_path(options)
 
-    from jobs.cluster import connect, local_shape
-    from jobs.estimate import expected, machine_rate, worker_rate
-
     with ExitStack() as stack:
         client: Client | None = None
         if options.cluster != "local":
+            from jobs.cluster import connect
+
             say(f"connecting to {options.cluster}")
             client = stack.enter_context(connect(options.cluster))
         there = None if options.replace else _open(url, "r")
@@ -101,17 +101,21 @@ def run(options: Options, say: Say = print) -> int:
                 else:
                     say(f"nothing to do: {url} has all of it")
                 return finish(store, intake.known, parts, url, say)
+        from jobs.cluster import connect, local_shape  # Dask: what follows needs it
+
         # A new store's blocks are sized for all of the dataset, whatever is asked for today.
         about = about_clips(everything if store is None else intake.new)
-        rate = machine_rate(choice, client)
-        announce(sources, intake, store, about, specs, expected(choice, rate), say)
         threads = None
         if client is None:
             workers, threads = local_shape(options.workers, choice.device)
             client = stack.enter_context(connect("local", workers, choice.device))
             say(f"{workers} worker process(es) of {threads} thread(s), on loopback only")
+            rate = local_rate(choice, client)
+        else:
+            rate = machine_rate(choice, client)
         if client.dashboard_link:
             say(f"Dask dashboard: {client.dashboard_link}")
+        announce(sources, intake, store, about, specs, expected(choice, rate), say)
 
         from jobs.indexing import index_all
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from jobs import processor
 
-__all__ = ["matrix_rate"]
+__all__ = ["matrix_rate", "numpy_rate", "torch_rate"]
 
 SECONDS = 0.25  # for each way to multiply
 LEAST, MOST = 1024, 8192  # rows of the matrices; of float32 numbers 8192 take 0.8 GB
@@ -28,6 +28,19 @@ def matrix_rate(
         precision: of the factors. On ``cuda`` float32 is without TF32, as in the networks.
         threads: that a processor computes with; None: one a core.
     """
+    rate = torch_rate(device, precision, threads)
+    every_core = threads is None or threads >= processor.cores()
+    if (device, precision) == ("cpu", "float32") and every_core:
+        # numpy's library may be the faster one (EPYC, one core: 91 GFLOP/s against 79 to 89), but
+        # its threads cannot be set from here: where it was given fewer, torch's rate stands.
+        rate = max(rate, numpy_rate())
+    return rate
+
+
+def torch_rate(
+    device: str = "cpu", precision: str = "float32", threads: int | None = None
+) -> float:
+    """``matrix_rate`` by torch's library alone."""
     import torch
 
     dtype = getattr(torch, precision)
@@ -47,14 +60,14 @@ def matrix_rate(
     wanted, before = threads or processor.cores(), torch.get_num_threads()
     torch.set_num_threads(wanted)
     try:
-        rate = _best(by_torch)
+        return _best(by_torch)
     finally:
         torch.set_num_threads(before)
-    if precision == "float32" and wanted >= processor.cores():
-        # numpy's library may be the faster one (EPYC, one core: 91 GFLOP/s against 79 to 89), but
-        # its threads cannot be set from here: where it was given fewer, torch's rate stands.
-        rate = max(rate, _best(_by_numpy))
-    return rate
+
+
+def numpy_rate() -> float:
+    """GFLOP/s of numpy's product of two square float32 matrices, with the threads it has."""
+    return _best(_by_numpy)
 
 
 def _by_numpy(rows: int) -> Callable[[], object]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 from pathlib import Path
 
-__all__ = ["cores", "flags", "has_bfloat16", "name"]
+__all__ = ["cores", "flags", "has_bfloat16", "may_have_gpu", "name"]
 
 CPUINFO = Path("/proc/cpuinfo")
+CUDA_DRIVER = "libcuda.so.1"  # comes with NVIDIA's driver, not with torch
+AMD_DEVICE = Path("/dev/kfd")
 # Products of bfloat16 numbers in the processor itself: AVX-512 and AMX of x86, SVE or NEON of ARM
 BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 TOLD = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "bf16")
@@ -37,6 +40,20 @@ def has_bfloat16() -> bool:
     instructions they convert to and fro, slower than float32.
     """
     return bool(flags() & BFLOAT16)
+
+
+def may_have_gpu() -> bool:
+    """False where no GPU's driver is installed: torch, whatever its build, would find no GPU.
+
+    Takes milliseconds, and no part of a GPU; importing torch to ask it takes seconds.
+    """
+    if AMD_DEVICE.exists():
+        return True
+    try:
+        ctypes.CDLL(CUDA_DRIVER)
+    except OSError:
+        return False
+    return True
 
 
 def name() -> str:

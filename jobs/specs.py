@@ -1,7 +1,7 @@
 """Facts about the networks: shapes, preprocessing, where the official weights are. Tables only.
 
 Imports no torch, so that the command line can plan with it. ``spec_of("timm:<model>")`` is the one
-exception: what timm knows is asked of timm, when such a network is asked for.
+exception: what timm knows is asked of timm, the first time such a network is asked for.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from featurestore.errors import UsageError
 
-__all__ = ["SPECS", "BackboneSpec", "Geometry", "Preprocessing", "spec_of"]
+__all__ = ["SPECS", "BackboneSpec", "Geometry", "Interpolation", "Preprocessing", "spec_of"]
 
 Interpolation = Literal["bilinear", "bicubic"]
 Triple = tuple[float, float, float]
@@ -174,9 +174,9 @@ def spec_of(name: str) -> BackboneSpec:
     if name in SPECS:
         return SPECS[name]
     if name.startswith(("timm:", "timm_")):
-        from jobs.backbones.image import image_spec  # torch and timm: seconds
+        from jobs.timm_facts import facts_of
 
-        return image_spec(name[len("timm:") :])
+        return facts_of(name[len("timm:") :])
     near = get_close_matches(name, SPECS, n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     raise UsageError(

@@ -192,8 +192,7 @@ def _timed(items: Iterator[Item], seconds: dict[str, float], what: str) -> Itera
 
 def _network(name: str, setup: Setup) -> Network:
     """The network of ``name``, built once a process."""
-    from jobs import engines
-    from jobs.backbones import weights
+    from jobs import engines, weights
 
     threads = setup.threads or _worker_threads()
     key = (name, setup.digests[name], setup.engine, setup.precision, setup.device, threads)

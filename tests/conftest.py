@@ -37,7 +37,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     `FS_TEST_CACHE` names one to keep between runs: converting swin takes half a minute.
     """
     kept = os.environ.get("FS_TEST_CACHE")
-    folder = Path(kept).resolve() if kept else tmp_path_factory.mktemp("cache")
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # one for all processes of the run: what one converts, others find
+    folder = Path(kept).resolve() if kept else base / "cache"
     folder.mkdir(parents=True, exist_ok=True)
     before = os.environ.get("FS_CACHE")
     os.environ["FS_CACHE"] = str(folder)  # child processes inherit it: workers use the same cache

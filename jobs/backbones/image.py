@@ -15,8 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from featurestore.errors import UsageError
 from jobs.backbones._torchvision import timm
 from jobs.backbones.loading import mismatch, read_state, seeded
-from jobs.backbones.weights import Weights
 from jobs.specs import SPECS, BackboneSpec, Preprocessing
+from jobs.weights import Weights
 
 __all__ = ["ImageNetwork", "image_spec", "load_image"]
 

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from featurestore.errors import WeightsError
 from jobs.backbones._torchvision import timm
 from jobs.backbones.video import CLASSIFIERS, VideoNetwork
-from jobs.backbones.weights import Weights
 from jobs.specs import BackboneSpec
+from jobs.weights import Weights
 
 __all__ = ["check", "load", "load_file"]
 

@@ -130,7 +130,7 @@ def _create(
     network.pretrained_cfg = network.default_cfg = cfg
     if pretrained:
         from jobs.backbones.loading import load_file
-        from jobs.backbones.weights import resolve
+        from jobs.weights import resolve
 
         found = resolve(spec, cfg.get("file") or "official", cache=Path(cache) if cache else None)
         assert found.path is not None

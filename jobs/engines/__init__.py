@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featurestore.errors import UsageError
+from jobs import processor
 from jobs.engines.contract import Choice, Network
 from jobs.specs import BackboneSpec
 
 if TYPE_CHECKING:
-    from jobs.backbones import Weights
+    from jobs.weights import Weights
 
 __all__ = [
     "Choice",
@@ -158,6 +160,8 @@ def _known(option: str, value: str, values: tuple[str, ...]) -> None:
 
 
 def _has_cuda() -> bool:
+    if "torch" not in sys.modules and not processor.may_have_gpu():
+        return False  # what torch would say after 3 seconds of importing it
     import torch
 
     return torch.cuda.is_available()

@@ -21,9 +21,8 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from featurestore.errors import FeatureStoreError
-from jobs.backbones import Weights, load
-from jobs.backbones.weights import cache_folder
 from jobs.specs import BackboneSpec
+from jobs.weights import Weights, cache_folder
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of its own insides
@@ -126,6 +125,8 @@ def _make(folder: Path, spec: BackboneSpec, weights: Weights) -> None:
 
 
 def _convert(spec: BackboneSpec, weights: Weights, target: Path) -> None:
+    from jobs.backbones import load  # seconds; nothing that is kept already needs it
+
     shape = _input_shape(spec)
     network = Normalised(spec, load(spec, weights)).eval()
     example = torch.zeros(shape, dtype=torch.uint8)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
 from featurestore.errors import FeatureStoreError
 from jobs import processor
-from jobs.backbones import Weights
 from jobs.engines.contract import Choice, check_crops
-from jobs.engines.openvino_conversion import convert, openvino
 from jobs.specs import BackboneSpec
+from jobs.weights import Weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["OpenvinoNetwork", "has_bfloat16"]
 
@@ -42,6 +45,9 @@ class OpenvinoNetwork:
         cache: Path | None = None,
         versions: dict[str, str] | None = None,
     ) -> None:
+        # It imports torch, which deciding on an engine does without
+        from jobs.engines.openvino_conversion import convert, openvino
+
         self.spec = spec
         self.precision = choice.precision
         self.device = choice.device
@@ -81,6 +87,9 @@ class OpenvinoNetwork:
 def has_bfloat16() -> bool:
     """Whether OpenVINO computes in bfloat16 here, and the processor too."""
     # OpenVINO (2026.4) says BF16 of every AVX-512 processor, also where it has to convert
-    return processor.has_bfloat16() and "BF16" in openvino.Core().get_property(
-        "CPU", "OPTIMIZATION_CAPABILITIES"
-    )
+    if not processor.has_bfloat16():
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its own insides
+        import openvino
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

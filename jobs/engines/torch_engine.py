@@ -12,10 +12,11 @@ from torch import Tensor
 
 from featurestore.errors import FeatureStoreError
 from jobs import processor
-from jobs.backbones import Weights, load
+from jobs.backbones import load
 from jobs.engines.attention import fuse_attention
 from jobs.engines.contract import Choice, check_crops
 from jobs.specs import BackboneSpec
+from jobs.weights import Weights
 
 __all__ = ["TorchNetwork", "has_bfloat16"]
 

@@ -1,9 +1,8 @@
 """Stores copied, completed, compacted: the same values under the same names, whatever is killed."""
 
-import os
-import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -198,31 +197,53 @@ def test_a_worker_that_outlived_its_command_writes_nothing_into_it(url: Path) ->
     write_clips(url, "r3d", 0, features("r3d", [5]), fingerprint=open_store(url).fingerprint("r3d"))
 
 
-KILLED = """
-import sys
-import tests.featurestore.commands as commands
+# Each line it reads is done by a child of its own, so that zarr is imported once.
+SERVER = """
+import os, sys
+import zarr
 from featurestore.copying import compact, copy
-changes = commands.Changes(int(sys.argv[1]))
-compact(sys.argv[2]) if len(sys.argv) == 3 else copy(sys.argv[2], sys.argv[3])
-print(changes.made)
+from tests.featurestore.commands import Changes
+for line in sys.stdin:
+    kill, *urls = line.split()
+    child = os.fork()
+    if child == 0:
+        changes = Changes(int(kill))
+        compact(*urls) if len(urls) == 1 else copy(*urls)
+        print(changes.made, flush=True)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if code:
+        print("killed" if code == -9 else f"failed: {code}", flush=True)
 """
 
 
-def killed(at: int, *urls: Path) -> int | None:
-    """Runs in another process, which kills itself at this change of the disk; None: it did."""
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(at), *map(str, urls)],
-        cwd=CHECKOUT, capture_output=True, text=True, check=False,
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
-    )  # fmt: skip
-    if done.returncode == -signal.SIGKILL:
-        return None
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout)
+@pytest.fixture(scope="module")
+def killed() -> Iterator[Callable[..., int | None]]:
+    """Copies or compacts in a process that kills itself at this change of the disk: None, or how
+    many changes it made without."""
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVER],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=CHECKOUT,
+    ) as process:  # fmt: skip
+        stdin, stdout = process.stdin, process.stdout
+        assert stdin is not None
+        assert stdout is not None
+
+        def run(at: int, *urls: Path) -> int | None:
+            stdin.write(f"{at} {' '.join(map(str, urls))}\n")
+            stdin.flush()
+            answer = stdout.readline().strip()
+            return None if answer == "killed" else int(answer)
+
+        yield run
+        stdin.close()
 
 
 @pytest.mark.slow
-def test_killed_anywhere_and_run_again_a_copy_is_whole(url: Path, tmp_path: Path) -> None:
+def test_killed_anywhere_and_run_again_a_copy_is_whole(
+    url: Path, tmp_path: Path, killed: Callable[..., int | None]
+) -> None:
     made = killed(0, url, tmp_path / "whole.zarr")
     assert made is not None
     for number, point in enumerate(np.linspace(2, 0.95 * made, 4, dtype=int)):
@@ -235,7 +256,7 @@ def test_killed_anywhere_and_run_again_a_copy_is_whole(url: Path, tmp_path: Path
 
 @pytest.mark.slow
 def test_killed_anywhere_compacting_leaves_the_old_store_or_the_new(
-    url: Path, tmp_path: Path
+    url: Path, tmp_path: Path, killed: Callable[..., int | None]
 ) -> None:
     before = read(url)
     twin = tmp_path / "twin.zarr"

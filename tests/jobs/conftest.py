@@ -83,7 +83,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return sample.write(folder, recipe)
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 180) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"

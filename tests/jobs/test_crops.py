@@ -11,7 +11,7 @@ from torch import Tensor
 from featurestore.schema import CROPS
 from jobs.backbones._torchvision import torchvision
 from jobs.crops import Geometry, geometry, resize, ten_crops
-from jobs.specs import SPECS
+from jobs.specs import SPECS, Interpolation
 
 video = torchvision.models.video
 OFFICIAL = {
@@ -45,6 +45,28 @@ def test_centre_crop_is_the_presets(name: str, size: tuple[int, int]) -> None:
     pixels = crops[CENTRE].float() / 255
     mean, std = (torch.tensor(x).view(shape) for x in (preset.mean, preset.std))
     assert torch.equal((pixels - mean) / std, expected)
+
+
+@settings(max_examples=60)
+@given(
+    st.tuples(st.integers(17, 300), st.integers(17, 300)),
+    st.one_of(st.tuples(st.integers(16, 200)), st.tuples(*[st.integers(16, 200)] * 2)),
+    st.sampled_from(["bilinear", "bicubic"]),
+    st.booleans(),
+)
+def test_resized_as_torchvision_does(
+    size: tuple[int, int], wanted: tuple[int, ...], how: Interpolation, antialias: bool
+) -> None:
+    clip = frames(*size, count=2)
+    expected = torchvision.transforms.functional.resize(
+        clip.permute(0, 3, 1, 2),
+        list(wanted),
+        interpolation=torchvision.transforms.InterpolationMode(how),
+        antialias=antialias,
+    )
+    found = resize(clip, Geometry(wanted, how, antialias))
+    assert found.dtype == torch.uint8
+    assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("size", [(112, 112), (128, 171), (129, 170), (113, 112), (300, 200)])

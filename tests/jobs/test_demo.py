@@ -17,10 +17,9 @@ from featurestore import schema
 from featurestore.catalog import NewVideo
 from featurestore.errors import WeightsError
 from featurestore.store import create
-from jobs import demo
-from jobs.backbones import weights
-from jobs.backbones.weights import Weights, WeightsUnreachable
+from jobs import demo, weights
 from jobs.specs import SPECS, BackboneSpec
+from jobs.weights import Weights, WeightsUnreachable
 
 
 @pytest.fixture

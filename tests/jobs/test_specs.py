@@ -3,6 +3,7 @@
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from featurestore.errors import UsageError
 from featurestore.schema import FEATURES
+from jobs.backbones import image
 from jobs.backbones._torchvision import timm, torchvision
-from jobs.specs import SPECS, Geometry, Preprocessing, spec_of
+from jobs.specs import SPECS, BackboneSpec, Geometry, Preprocessing, spec_of
 
 video = torchvision.models.video
 OFFICIAL = {
@@ -116,6 +118,36 @@ def test_image_models_are_timms(model: str) -> None:
 def test_image_model_without_its_tag_has_one_name() -> None:
     assert spec_of("timm:resnet18") == spec_of("timm:resnet18.a1_in1k")
     assert spec_of("timm:resnet18").channels == 512
+
+
+def test_timm_is_asked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere, where asking means importing timm, the answer is kept."""
+    asked: list[str] = []
+    spec = spec_of("timm:test_resnet")
+
+    def answer(model: str) -> BackboneSpec:
+        asked.append(model)
+        return spec
+
+    monkeypatch.setattr(image, "image_spec", answer)
+    monkeypatch.setenv("FS_CACHE", str(tmp_path))
+    assert spec_of("timm:test_resnet") == spec
+    assert asked == ["test_resnet"]  # timm is here
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.delitem(sys.modules, "timm")
+    for _ in range(3):
+        assert spec_of("timm:test_resnet") == spec
+        assert hash(spec_of(spec.name)) == hash(spec)
+    assert asked[1:] == ["test_resnet", "test_resnet.r160_in1k"]
+    for kept in (tmp_path / "timm").iterdir():
+        kept.write_text(kept.read_text()[:50])  # damaged
+    assert spec_of("timm:test_resnet") == spec
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.example")  # is in the answer
+    assert spec_of("timm:test_resnet") == spec
+    assert len(asked) == 5
+    monkeypatch.setenv("FS_CACHE", str(Path(__file__)))  # nothing can be kept there
+    assert spec_of("timm:test_resnet") == spec
+    assert len(asked) == 6
 
 
 def test_our_own_networks_by_timms_name() -> None:

@@ -2,15 +2,17 @@
 
 import io
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from distributed import KilledWorker
 
 from featurestore.errors import UsageError
-from jobs import engines, making
+from jobs import engines, estimate, making, processor
 from jobs.engines import Choice
 from jobs.estimate import expected
-from jobs.matrix import matrix_rate
+from jobs.matrix import matrix_rate, torch_rate
 from jobs.options import Options
 from jobs.progress import Progress
 
@@ -29,6 +31,27 @@ def test_the_matrix_rate_leaves_torchs_threads_alone() -> None:
     before = torch.get_num_threads()
     matrix_rate(threads=before + 1)
     assert torch.get_num_threads() == before
+
+
+def test_the_rate_of_a_local_run_is_the_better_of_torchs_and_numpys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """torch's by a worker; one that dies meanwhile is the business of the work itself."""
+
+    def measured(work: object, *asked: object, pure: bool) -> SimpleNamespace:
+        assert (work, asked[0], asked[2], pure) == (torch_rate, "cpu", processor.cores(), False)
+        return SimpleNamespace(result=lambda: 3.0)
+
+    def died() -> float:
+        raise KilledWorker("torch_rate", None, 0)
+
+    monkeypatch.setattr(estimate, "numpy_rate", lambda: 5.0)
+    monkeypatch.setattr(estimate, "matrix_rate", lambda *asked: 7.0)
+    client: Any = SimpleNamespace(submit=measured)
+    assert estimate.local_rate(Choice("openvino", "float32", "cpu"), client) == 5.0
+    assert estimate.local_rate(Choice("openvino", "bfloat16", "cpu"), client) == 3.0
+    client.submit = lambda *asked, pure: SimpleNamespace(result=died)
+    assert estimate.local_rate(Choice("openvino", "float32", "cpu"), client) == 7.0
 
 
 def test_networks_are_expected_to_stay_below_the_matrix_rate() -> None:

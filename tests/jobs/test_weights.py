@@ -15,10 +15,11 @@ import pytest
 from safetensors.torch import save_file
 
 from featurestore.errors import UsageError, WeightsError
-from jobs import backbones
-from jobs.backbones import Weights, download, resolve, resolve_all
+from jobs import backbones, download
+from jobs.backbones import Weights, resolve, resolve_all
 from jobs.backbones._torchvision import timm
 from jobs.specs import SPECS, BackboneSpec, spec_of
+from jobs.weights import cache_folder
 
 BODY = bytes(range(256)) * 12_000  # 3 MB
 DIGEST = hashlib.sha256(BODY).hexdigest()
@@ -111,7 +112,7 @@ def test_the_cache_is_where_the_environment_says(
     assert (tmp_path / "elsewhere" / "weights" / "r3d_18-file.pth").exists()
     monkeypatch.delenv("FS_CACHE")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert backbones.weights.cache_folder() == tmp_path / ".cache" / "featurestore"
+    assert cache_folder() == tmp_path / ".cache" / "featurestore"
 
 
 def test_resumes_after_cuts(server: Server, tmp_path: Path) -> None:

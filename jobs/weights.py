@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featurestore.errors import UsageError, WeightsError
-from jobs.backbones.download import Progress, WeightsUnreachable, fetch, sha256_of
+from jobs.download import Progress, WeightsUnreachable, fetch, sha256_of
 from jobs.specs import BackboneSpec
 
 __all__ = ["Weights", "WeightsUnreachable", "cache_folder", "resolve", "resolve_all"]
