@@ -39,6 +39,7 @@ from jobs.specs import spec_of
 from tests.jobs.video.painted import paint, write_video
 
 SIZE = (96, 64)
+QUICK = {"preset": "ultrafast", "threads": "1"}  # of the encoder
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
@@ -58,7 +59,7 @@ def write_videos(folder: Path, count: int, clips: int) -> None:
     for i in range(count):
         first = i * clips * CLIP_FRAMES
         pictures = (paint((first + n) % 2**16, *SIZE) for n in range(clips * CLIP_FRAMES))
-        write_video(folder / f"{i:05d}.mp4", pictures, size=SIZE)
+        write_video(folder / f"{i:05d}.mp4", pictures, size=SIZE, options=QUICK)
 
 
 def start(folder: Path, asked: argparse.Namespace) -> dict[str, subprocess.Popen[bytes]]:
