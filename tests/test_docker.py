@@ -14,6 +14,7 @@ from typing import Any
 import click
 import pytest
 import yaml
+from distributed.cli import dask_scheduler, dask_worker
 
 from jobs import cluster
 from jobs.cli import cli
@@ -77,14 +78,8 @@ def check_command(words: list[str]) -> None:
             assert isinstance(context, click.Context)
         return
     assert program == "dask"
-    code = (
-        "import sys; from distributed.cli import dask_scheduler, dask_worker\n"
-        "name, *words = sys.argv[1:]\n"
-        "{'scheduler': dask_scheduler, 'worker': dask_worker}[name].main"
-        ".make_context(name, words)"
-    )
-    # Elsewhere: these modules take over signals and warnings of the process that imports them
-    subprocess.run([sys.executable, "-c", code, *words], check=True, timeout=60)
+    main = {"scheduler": dask_scheduler.main, "worker": dask_worker.main}[words[0]]
+    main.make_context(words[0], words[1:])
 
 
 @pytest.mark.parametrize("target", ["cpu", "cuda"])
