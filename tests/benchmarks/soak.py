@@ -211,6 +211,8 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=5, help="seconds between two looks")
     parser.add_argument("--backbone", default="timm:test_vit.r160_in1k")
     asked = parser.parse_args()
+    # A shell ignores Ctrl-C for what it starts with `&`, and children would ignore it too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     array, expected = spec_of(asked.backbone).name, asked.videos * asked.clips
     print(f"{processor.name()}, {processor.cores()} cores; {asked.videos} videos of {asked.clips} "
           f"clips, {asked.backbone}, {asked.workers} workers", flush=True)  # fmt: skip
