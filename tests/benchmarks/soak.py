@@ -195,8 +195,9 @@ def lost(store: Store, array: str, expected: int | None) -> int:
     for begin in range(0, store.clips, 1024):
         clips = range(begin, min(begin + 1024, store.clips))
         features = store.features(array, clips)[status[clips.start : clips.stop] == DONE]
-        flat = features.reshape(len(features), -1)
-        broken += int((~np.isfinite(flat).all(1) | (np.ptp(flat, axis=1) == 0)).sum())
+        if len(features):  # an interrupted run has stretches without
+            flat = features.reshape(len(features), -1)
+            broken += int((~np.isfinite(flat).all(1) | (np.ptp(flat, axis=1) == 0)).sum())
     return missing + broken
 
 
