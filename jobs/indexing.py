@@ -43,7 +43,8 @@ def index_all(
         return future
 
     waiting = iter(range(len(sources)))
-    done = as_completed([submit(n) for n, _ in zip(waiting, range(IN_FLIGHT), strict=False)])
+    # The range first: zip takes from its first argument before it sees that the other has ended
+    done = as_completed([submit(n) for _, n in zip(range(IN_FLIGHT), waiting, strict=False)])
     for future in done:
         number = running.pop(future)
         try:
