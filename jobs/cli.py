@@ -139,8 +139,9 @@ def status(store: str, name: str | None, json: bool) -> None:
 
 def main() -> None:
     """Entry point. Errors meant for the user are one line on stderr and exit code 1."""
-    # A batch system's SIGTERM ends a run as Ctrl-C does: finished clips stay marked.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    # A batch system's SIGTERM ends a run as Ctrl-C does: finished clips stay marked. Not by way of
+    # SIGINT, which a shell's `fs-submit ... &` ignores.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Exit as done:

@@ -136,7 +136,7 @@ def _arrays(store: Path) -> str:
 
 if __name__ == "__main__":  # also what keeps spawned workers from running the demo
     # As in jobs.cli: a batch system's SIGTERM ends a run as Ctrl-C does.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(main())
     except FeatureStoreError as problem:

@@ -172,3 +172,20 @@ def test_interrupted_ends_cleanly(command: Command, many: Path, undisturbed: xr.
     assert "Traceback" not in err
     command.extract(many)
     same(command, undisturbed)
+
+
+def test_a_batch_systems_sigterm_where_the_shell_ignores_sigint() -> None:
+    """As in a script's `fs-submit ... & wait`."""
+    code = (
+        "import os, signal, sys, time, click\n"
+        "from jobs.cli import cli, main\n"
+        "def work():\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(30)\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "cli.add_command(click.Command('work', callback=work))\n"
+        "sys.argv[1:] = ['work']\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr.split(";")[0]) == (130, "\nstopped")
