@@ -190,4 +190,4 @@ def test_a_batch_systems_sigterm_where_the_shell_ignores_sigint() -> None:
         "main()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
-    assert (done.returncode, done.stderr.split(";")[0]) == (130, "\nstopped")
+    assert (done.returncode, done.stderr.strip().split(";")[0]) == (130, "stopped")
