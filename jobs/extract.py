@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from featurestore import schema
@@ -59,14 +60,18 @@ def run(options: Options, say: Say = print) -> int:
     parts = list(specs)
     url = store_path(options)
 
-    from jobs.cluster import connect, local_shape
+    from jobs.cluster import connect, elsewhere, local_shape, require_gpu
     from jobs.estimate import expected, machine_rate, worker_rate
 
     with ExitStack() as stack:
         client: Client | None = None
-        if options.cluster != "local":
-            say(f"connecting to {options.cluster}")
-            client = stack.enter_context(connect(options.cluster))
+        if options.cluster == "cuda":
+            require_gpu()
+            options = replace(options, device="cuda")
+        elif options.cluster == "slurm" and options.dry_run:
+            say("dry run: no job is submitted, and this machine's speed is taken for the nodes'")
+        elif not options.on_this_machine:
+            client = stack.enter_context(elsewhere(options, say))
         there = None if options.replace else _open(url, "r")
         begun = [there.provenance(n) for n in parts if n in there.backbones] if there else []
         choice = chosen(options, client, say, begun)
@@ -107,7 +112,8 @@ def run(options: Options, say: Say = print) -> int:
         announce(sources, intake, store, about, specs, expected(choice, rate), say)
         threads = None
         if client is None:
-            workers, threads = local_shape(options.workers, choice.device)
+            least = options.worker_range[0] if options.worker_range else None
+            workers, threads = local_shape(least, choice.device)
             client = stack.enter_context(connect("local", workers, choice.device))
             say(f"{workers} worker process(es) of {threads} thread(s), on loopback only")
         if client.dashboard_link:
