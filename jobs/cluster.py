@@ -48,6 +48,9 @@ _CONFIG = {
     "distributed.worker.memory.terminate": 0.95,
     "distributed.worker.multiprocessing-method": "spawn",
     "distributed.scheduler.allowed-failures": 0,
+    # Silent workers are told by the wall clock, and a clock that jumps would make all of them so;
+    # of processes of this machine the end of their connection says enough.
+    "distributed.scheduler.worker-ttl": None,
     "distributed.admin.log-length": 1000,
 }
 
@@ -211,6 +214,7 @@ def _running(cluster: str, security: Security | None = None) -> Iterator[Client]
         raise UsageError(
             f"--cluster {cluster}: no Dask scheduler answers there ({error}). Start one with "
             "`dask scheduler`, and workers with `dask worker tcp://HOST:8786 --nthreads 1`."
+            + (" Or its certificates are of another authority." if security else "")
         ) from error
     with client:
         try:

@@ -145,6 +145,7 @@ def run(options: Options, say: Say = print) -> int:
             device=choice.device,
             decoder=options.decoder,
             threads=threads,
+            versions=versions,
         )
         per_worker = worker_rate(rate, client)
         task_rate = expected(choice, per_worker)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,7 @@ from featurestore.errors import UsageError
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["OURS", "check_versions", "differences", "installed"]
+__all__ = ["OURS", "by_value", "check_versions", "differences", "installed"]
 
 OURS = "video-anomaly-feature-store"
 EVERYWHERE = (OURS, "numpy", "zarr", "distributed")
@@ -40,18 +42,9 @@ def check_versions(client: Client, say: Callable[[str], None]) -> None:
     Raises:
         UsageError: our own package differs somewhere, or numpy or zarr by their first number.
     """
-    import sys
-
-    import cloudpickle
-
-    # By value: a scheduler without our package must be able to say so.
-    module = sys.modules[__name__]
-    cloudpickle.register_pickle_by_value(module)
-    try:
+    with by_value():
         scheduler = client.run_on_scheduler(installed)
         workers = client.run(installed)
-    finally:
-        cloudpickle.unregister_pickle_by_value(module)
     fatal, bearable = differences(installed(), scheduler, workers)
     for line in bearable:
         say(f"warning: {line}")
@@ -61,6 +54,19 @@ def check_versions(client: Client, say: Callable[[str], None]) -> None:
             + "; ".join(fatal)
             + ". Install the same everywhere: pip install -c constraints.txt"
         )
+
+
+@contextmanager
+def by_value() -> Iterator[None]:
+    """``installed`` travels as code: a host without our package must be able to say so."""
+    import cloudpickle
+
+    module = sys.modules[__name__]
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
 
 
 def differences(
