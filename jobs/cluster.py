@@ -31,6 +31,7 @@ __all__ = [
     "elsewhere",
     "local_shape",
     "require_gpu",
+    "secured",
     "worker_addresses",
 ]
 
@@ -187,11 +188,15 @@ def _security(options: Options) -> Security | None:
             raise UsageError(f"{name} {path}: {error.strerror}") from error
     if not options.cluster.startswith(("tls://", "slurm")):
         raise UsageError(f"--tls-cert goes with --cluster tls://..., not with {options.cluster}")
-    ca, cert, key = (str(path.absolute()) for path in given.values() if path)
+    return secured(*(str(path.absolute()) for path in given.values() if path))
+
+
+def secured(ca_file: str, cert: str, key: str) -> Security:
+    """TLS with one certificate for whatever part this side has; paths."""
     roles = ("client", "scheduler", "worker")
     return Security(
         require_encryption=True,
-        tls_ca_file=ca,
+        tls_ca_file=ca_file,
         **{f"tls_{role}_cert": cert for role in roles},
         **{f"tls_{role}_key": key for role in roles},
     )

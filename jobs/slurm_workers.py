@@ -7,9 +7,10 @@ import logging
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from distributed.deploy.adaptive import Adaptive
 
 from featurestore.errors import FeatureStoreError, UsageError
 from jobs.backbones.weights import cache_folder
-from jobs.cluster import PinGPU
+from jobs.cluster import PinGPU, secured
 from jobs.slurm import Request, configured, job_settings
 
 __all__ = ["Needed", "slurm_workers", "states_of"]
@@ -154,16 +155,14 @@ def slurm_workers(
         FeatureStoreError: all jobs ended before a worker came.
     """
     least, most = workers
-    shared = Path(os.path.expandvars(configured("shared-temp-directory", cache_folder() / "slurm")))
-    shared.expanduser().mkdir(parents=True, exist_ok=True, mode=0o700)
     options = {**configured("scheduler-options", {}), "dashboard_address": "127.0.0.1:0"}
     with (
+        nullcontext(security) if security else _certificate() as its_own,
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
         Jobs(
             # For all others on that network, a scheduler is a way to run code as this user
-            security=security or Security.temporary(),
+            security=its_own,
             protocol="tls://",
-            shared_temp_directory=str(shared.expanduser()),
             scheduler_options=options,
             silence_logs=logging.CRITICAL,
             **job_settings(request),
@@ -186,6 +185,19 @@ def slurm_workers(
                 Adaptive=Needed, minimum=least, maximum=most, wait_count=IDLE_ROUNDS, say=say
             )
             yield client
+
+
+@contextmanager
+def _certificate() -> Iterator[Security]:
+    """A certificate for one run, in files that only this user can read, on all hosts."""
+    shared = Path(os.path.expandvars(configured("shared-temp-directory", cache_folder() / "slurm")))
+    shared = shared.expanduser().absolute()
+    shared.mkdir(parents=True, exist_ok=True, mode=0o700)
+    made = Security.temporary().get_tls_config_for_role("scheduler")
+    with tempfile.TemporaryDirectory(prefix="run-", dir=shared) as folder:  # mode 700
+        for name in ("ca_file", "cert", "key"):
+            (Path(folder) / name).write_text(made[name])
+        yield secured(*(f"{folder}/{name}" for name in ("ca_file", "cert", "key")))
 
 
 def _first_worker(cluster: Jobs, client: Client, say: Say) -> None:

@@ -1,11 +1,12 @@
 """How many blocks a minute one driver can hand out, mark and account for.
 
     python -m tests.benchmarks.driver [--blocks 5000] [--block 256] [--rate 10000]
-    python -m tests.benchmarks.driver --dask [--workers 4] [--blocks 2000] [--seconds 0]
+    python -m tests.benchmarks.driver --dask [--workers 4] [--in-flight 32] [--blocks 2000]
 
 1. The real loop (jobs.drive), plan and store, with a cluster that is not there: it answers so many
    blocks a minute, at once or after --answer seconds. To reach: 10,000 a minute.
-2. --dask: the same with a real scheduler and real worker processes whose tasks do nothing.
+2. --dask: the same with a real scheduler and real worker processes whose tasks do nothing. A few
+   workers that get many tasks each (--in-flight; else two) stand for many workers.
 
 Blocks a minute, the driver's share of a core, its memory at the beginning and at the end, and the
 messages a block (--dask: that the driver and the scheduler sent and got). Planning is timed before:
@@ -203,8 +204,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=0, help="[64; of --dask 4]")
     parser.add_argument("--rate", type=float, default=10_000, help="blocks a minute")
     parser.add_argument("--dask", action="store_true")
+    parser.add_argument("--in-flight", type=int, default=2, help="tasks given to each worker")
     parser.add_argument("--seconds", type=float, default=0.0, help="of a task, with --dask")
     asked = parser.parse_args()
+    drive.TASKS_PER_WORKER = asked.in_flight
     os.environ[simulated.SECONDS] = str(asked.seconds)
     drive.extract_clips, drive.build_networks = simulated.extract, simulated.build
     specs = dict(list(SPECS.items())[: asked.backbones])

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import trustme
 import xarray as xr
-from distributed import LocalCluster, Security
+from distributed import LocalCluster
 
 from featurestore.catalog import NewVideo
 from featurestore.errors import UsageError
@@ -27,7 +27,7 @@ from featurestore.lock import locked
 from featurestore.store import create
 from jobs import cluster, drive, engines, extract, sample
 from jobs.backbones import resolve
-from jobs.cluster import PinGPU, connect, elsewhere, local_shape, worker_addresses
+from jobs.cluster import PinGPU, connect, elsewhere, local_shape, secured, worker_addresses
 from jobs.drive import Drive
 from jobs.making import provenance
 from jobs.options import Options
@@ -240,7 +240,8 @@ def test_a_video_that_takes_all_memory(
     assert list(run.failed) == [1]
     assert "memory ran out" in run.failed[1]
     out = capsys.readouterr().out
-    assert out.count("a worker died while working on") == 3
+    assert "a worker died while working on clips 0-7 (a, hungry); trying again" in out
+    assert "a worker died while working on clips 4-7 (hungry); given up" in out
     assert "hungry: failed: workers died repeatedly" in out
 
 
@@ -255,11 +256,7 @@ def test_tls_certificates_are_passed_on(tmp_path: Path, monkeypatch: pytest.Monk
         cert.private_key_pem.write_to_path(str(key))
         paths[whose] = {"tls_ca_file": ca, "tls_cert": pem, "tls_key": key}
     ours = paths["ours"]
-    security = Security(
-        require_encryption=True, tls_ca_file=str(ours["tls_ca_file"]),
-        tls_scheduler_cert=str(ours["tls_cert"]), tls_scheduler_key=str(ours["tls_key"]),
-        tls_worker_cert=str(ours["tls_cert"]), tls_worker_key=str(ours["tls_key"]),
-    )  # fmt: skip
+    security = secured(*map(str, ours.values()))
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 3)
     said: list[str] = []
     with LocalCluster(
