@@ -206,8 +206,8 @@ def secured(ca_file: str, cert: str, key: str) -> Security:
 def _running(cluster: str, security: Security | None = None) -> Iterator[Client]:
     if "://" not in cluster:
         raise UsageError(
-            f"--cluster {cluster!r}: give local, cuda, slurm, or a scheduler's address, "
-            "tcp://host:port or tls://host:port"
+            f"--cluster {cluster!r}: give local (to extract also cuda, slurm), or a scheduler's "
+            "address, tcp://host:port or tls://host:port"
         )
     try:
         with warnings.catch_warnings():

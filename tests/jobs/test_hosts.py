@@ -90,6 +90,16 @@ class Hosts:
             os.killpg(self.processes[name].pid, signal.SIGKILL)
         self.processes[name].wait(timeout=30)
 
+    def wait_until_it_says(self, name: str, words: str) -> None:
+        def said() -> bool:
+            assert self.processes[name].poll() is None, self.log(name)
+            return words in self.log(name)
+
+        try:
+            wait_for(said, 120)
+        except AssertionError:
+            raise AssertionError(f"{name} never said {words!r}:\n{self.log(name)}") from None
+
     def log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()
 
@@ -128,7 +138,7 @@ def test_a_host_is_cut_off_and_another_ones_worker_dies(
             "--no-dashboard", "--no-nanny",
             DASK_DISTRIBUTED__WORKER__PRELOAD=f'["{slowly}"]', **patience,
         )  # fmt: skip
-        wait_for(lambda name=name: "Registered to" in hosts.log(name), 120)
+        hosts.wait_until_it_says(name, "Registered to")
     hosts.add("desk")
     store = tmp_path / "there" / "videos.zarr"
     hosts.start(
