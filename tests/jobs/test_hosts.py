@@ -128,8 +128,8 @@ def test_a_host_is_cut_off_and_another_ones_worker_dies(
 
     slowly = tmp_path / "slowly.py"
     slowly.write_text(SLOWLY)
-    # A host that is cut off says nothing; Dask waits 30 seconds by default before it believes it
-    patience = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "5s"}
+    # A host that is cut off says nothing; by default Dask waits 30 seconds before it believes it
+    patience = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "12s"}
     scheduler = f"tcp://{hosts.add('head')}:8786"
     hosts.start("head", "dask", "scheduler", "--host", scheduler, "--no-dashboard", **patience)
     for name in ("one", "two", "three"):
