@@ -12,6 +12,7 @@ import click
 
 from featurestore.errors import FeatureStoreError
 from jobs.cli_bench import bench
+from jobs.cli_cluster import cluster, cluster_options
 from jobs.cli_datasets import datasets
 from jobs.cli_detector import COMMANDS as DETECTOR_COMMANDS
 from jobs.cli_exchange import export, import_
@@ -35,7 +36,7 @@ def cli() -> None:
 
 
 for command in (
-    bench, datasets, split, import_, export, *KEEPING_COMMANDS, *DETECTOR_COMMANDS,
+    bench, cluster, datasets, split, import_, export, *KEEPING_COMMANDS, *DETECTOR_COMMANDS,
 ):  # fmt: skip
     cli.add_command(command)
 
@@ -84,12 +85,7 @@ for command in (
     type=click.Choice(["pyav", "decord"]),
     help="decord reads fewer kinds of files exactly, and refuses the others.",
 )
-@option("--cluster", default="local", help="local, or a Dask scheduler: tcp://host:port.")
-@option(
-    "--workers",
-    type=click.IntRange(min=1),
-    help="Local worker processes.  [one a GPU, or one for every 4 cores]",
-)
+@cluster_options
 @option(
     "--fused",
     default="auto",

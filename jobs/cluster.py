@@ -1,23 +1,39 @@
-"""Dask workers: a local cluster of processes, or any scheduler that is already running."""
+"""Dask workers: a local cluster of processes, SLURM's jobs, or a scheduler that is running."""
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dask
-from distributed import Client, LocalCluster, WorkerPlugin
+from distributed import Client, LocalCluster, Security, WorkerPlugin
 from distributed.client import FutureCancelledError
 from distributed.comm.core import CommClosedError
+from distributed.versions import VersionMismatchWarning
 
 from featurestore.errors import FeatureStoreError, UsageError
 from jobs import processor
+from jobs.versions import check_versions
 
-__all__ = ["IgnoreInterrupt", "PinGPU", "connect", "local_shape", "worker_addresses"]
+if TYPE_CHECKING:
+    from jobs.options import Options
+
+__all__ = [
+    "IgnoreInterrupt",
+    "PinGPU",
+    "connect",
+    "elsewhere",
+    "local_shape",
+    "require_gpu",
+    "secured",
+    "worker_addresses",
+]
 
 CORES_PER_WORKER = 4  # one network's threads stop gaining beyond about this many
 CONNECT_SECONDS = 20
@@ -33,20 +49,31 @@ _CONFIG = {
     "distributed.worker.memory.terminate": 0.95,
     "distributed.worker.multiprocessing-method": "spawn",
     "distributed.scheduler.allowed-failures": 0,
+    # Silent workers are told by the wall clock, and a clock that jumps would make all of them so;
+    # of processes of this machine the end of their connection says enough.
+    "distributed.scheduler.worker-ttl": None,
     "distributed.admin.log-length": 1000,
 }
 
 
 class PinGPU(WorkerPlugin):
-    """Gives each local worker one GPU, before CUDA is touched in its process."""
+    """Gives each worker of a machine one GPU, before CUDA is touched in its process.
+
+    By the number at the end of the worker's name. ``visible`` are the GPUs of this machine; None:
+    those that the worker's own machine was given (by SLURM, say).
+    """
 
     name = "pin-gpu"
 
-    def __init__(self, visible: list[str]) -> None:
+    def __init__(self, visible: list[str] | None = None) -> None:
         self.visible = visible
 
     def setup(self, worker: Any) -> None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = self.visible[int(worker.name) % len(self.visible)]
+        given = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        visible = self.visible or [v for v in given.split(",") if v]
+        number = re.search(r"\d+$", str(worker.name))
+        if visible and number:
+            os.environ["CUDA_VISIBLE_DEVICES"] = visible[int(number[0]) % len(visible)]
 
 
 class IgnoreInterrupt(WorkerPlugin):
@@ -101,16 +128,98 @@ def connect(cluster: str, workers: int = 1, device: str = "cpu") -> Iterator[Cli
                 client.register_plugin(PinGPU(_visible_gpus()))
             yield client
         return
+    with _running(cluster) as client:
+        yield client
+
+
+@contextmanager
+def elsewhere(options: Options, say: Callable[[str], None]) -> Iterator[Client]:
+    """A client of what ``--cluster`` names that is not this machine, with versions compared.
+
+    Raises:
+        UsageError: nothing of the kind is there, no worker comes, or the hosts' versions differ.
+    """
+    security = _security(options)
+    if options.cluster == "slurm":
+        from jobs.slurm import parse, require_slurm
+
+        request = parse(options.slurm)
+        require_slurm()
+        from jobs.slurm_workers import slurm_workers
+
+        least, most = options.worker_range or (1, 1)
+        made = slurm_workers(request, (least, most), security, say)
+    else:
+        say(f"connecting to {options.cluster}")
+        made = _running(options.cluster, security)
+    with made as client:
+        check_versions(client, say)
+        yield client
+
+
+def _security(options: Options) -> Security | None:
+    """Of the ``--tls-`` options; None: what Dask's own configuration has, if anything.
+
+    Raises:
+        UsageError: one of them is missing, or cannot be read.
+    """
+    given = {
+        "--tls-ca-file": options.tls_ca_file,
+        "--tls-cert": options.tls_cert,
+        "--tls-key": options.tls_key,
+    }
+    if not any(given.values()):
+        if options.cluster.startswith("tls://") and not dask.config.get(
+            "distributed.comm.tls.ca-file"
+        ):
+            raise UsageError(
+                f"--cluster {options.cluster}: give --tls-ca-file, --tls-cert and --tls-key, as "
+                "the scheduler has them"
+            )
+        return None
+    for name, path in given.items():
+        if path is None:
+            raise UsageError(
+                f"{name} is missing: --tls-ca-file, --tls-cert and --tls-key go together"
+            )
+        try:
+            path.read_bytes()
+        except OSError as error:
+            raise UsageError(f"{name} {path}: {error.strerror}") from error
+    if not options.cluster.startswith(("tls://", "slurm")):
+        raise UsageError(f"--tls-cert goes with --cluster tls://..., not with {options.cluster}")
+    return secured(*(str(path.absolute()) for path in given.values() if path))
+
+
+def secured(ca_file: str, cert: str, key: str) -> Security:
+    """TLS with one certificate for whatever part this side has; paths."""
+    roles = ("client", "scheduler", "worker")
+    return Security(
+        require_encryption=True,
+        tls_ca_file=ca_file,
+        **{f"tls_{role}_cert": cert for role in roles},
+        **{f"tls_{role}_key": key for role in roles},
+    )
+
+
+@contextmanager
+def _running(cluster: str, security: Security | None = None) -> Iterator[Client]:
     if "://" not in cluster:
         raise UsageError(
-            f"--cluster {cluster!r}: give local, or a scheduler's address, tcp://host:port"
+            f"--cluster {cluster!r}: give local (to extract also cuda, slurm), or a scheduler's "
+            "address, tcp://host:port or tls://host:port"
         )
     try:
-        client = Client(cluster, timeout=CONNECT_SECONDS, set_as_default=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", VersionMismatchWarning)  # check_versions says it
+            client = Client(
+                cluster, timeout=CONNECT_SECONDS, set_as_default=True, security=security
+            )
     except (OSError, ValueError) as error:
         raise UsageError(
             f"--cluster {cluster}: no Dask scheduler answers there ({error}). Start one with "
             "`dask scheduler`, and workers with `dask worker tcp://HOST:8786 --nthreads 1`."
+            + (" Or its certificates are of another authority." if security else "")
         ) from error
     with client:
         try:
@@ -145,6 +254,14 @@ def worker_addresses(client: Client) -> frozenset[str]:
     if "workers" not in info:
         raise CommClosedError("it does not answer any more")
     return frozenset(info["workers"])
+
+
+def require_gpu() -> None:
+    """Raise UsageError unless this machine has a GPU."""
+    if not _gpu_count():
+        raise UsageError(
+            "--cluster cuda: torch finds no CUDA device on this machine; use --cluster local"
+        )
 
 
 def _gpu_count() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from featurestore import schema
@@ -62,11 +63,17 @@ def run(options: Options, say: Say = print) -> int:
 
     with ExitStack() as stack:
         client: Client | None = None
-        if options.cluster != "local":
-            from jobs.cluster import connect
+        if options.cluster == "cuda":
+            from jobs.cluster import require_gpu
 
-            say(f"connecting to {options.cluster}")
-            client = stack.enter_context(connect(options.cluster))
+            require_gpu()
+            options = replace(options, device="cuda")
+        elif options.cluster == "slurm" and options.dry_run:
+            say("dry run: no job is submitted, and this machine's speed is taken for the nodes'")
+        elif not options.on_this_machine:
+            from jobs.cluster import elsewhere
+
+            client = stack.enter_context(elsewhere(options, say))
         there = None if options.replace else _open(url, "r")
         begun = [there.provenance(n) for n in parts if n in there.backbones] if there else []
         choice = chosen(options, client, say, begun)
@@ -107,7 +114,8 @@ def run(options: Options, say: Say = print) -> int:
         about = about_clips(everything if store is None else intake.new)
         threads = None
         if client is None:
-            workers, threads = local_shape(options.workers, choice.device)
+            least = options.worker_range[0] if options.worker_range else None
+            workers, threads = local_shape(least, choice.device)
             client = stack.enter_context(connect("local", workers, choice.device))
             say(f"{workers} worker process(es) of {threads} thread(s), on loopback only")
             rate = local_rate(choice, client)
@@ -143,6 +151,7 @@ def run(options: Options, say: Say = print) -> int:
             device=choice.device,
             decoder=options.decoder,
             threads=threads,
+            versions=versions,
         )
         per_worker = worker_rate(rate, client)
         task_rate = expected(choice, per_worker)

@@ -23,6 +23,9 @@ __all__ = [
 ]
 
 
+LOCAL = ("local", "cuda")  # --cluster
+
+
 @dataclass(frozen=True)
 class Options:
     """What ``fs-submit extract`` is asked for; the fields are its options."""
@@ -44,12 +47,26 @@ class Options:
     device: str = "auto"
     decoder: str = "pyav"
     cluster: str = "local"
-    workers: int | None = None
+    workers: int | tuple[int, int] | None = None  # the least and the most
+    slurm: tuple[str, ...] = ()
+    tls_ca_file: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     fused: Literal["auto", "link", "copy", "none"] = "auto"
     strict: bool = False
     replace: bool = False
     retry_failed: bool = False
     dry_run: bool = False
+
+    @property
+    def worker_range(self) -> tuple[int, int] | None:
+        """The least and the most workers."""
+        return (self.workers, self.workers) if isinstance(self.workers, int) else self.workers
+
+    @property
+    def on_this_machine(self) -> bool:
+        """Whether the workers are processes of this machine, started by this command."""
+        return self.cluster in LOCAL
 
 
 def check_options(options: Options) -> None:
@@ -58,8 +75,21 @@ def check_options(options: Options) -> None:
         raise UsageError(
             f"--store {options.store}: give the folder that holds the store, and --name its name"
         )
-    if options.workers is not None and options.cluster != "local":
-        raise UsageError("--workers goes with --cluster local; a running cluster has its own")
+    here, cluster = options.on_this_machine, options.cluster
+    if options.worker_range and not here and cluster != "slurm":
+        raise UsageError("--workers: a running cluster has its own; add some with `dask worker`")
+    if here and options.worker_range and len(set(options.worker_range)) > 1:
+        raise UsageError(
+            "--workers MIN:MAX goes with --cluster slurm; on this machine give one number"
+        )
+    if options.slurm and cluster != "slurm":
+        raise UsageError("--slurm goes with --cluster slurm")
+    if here and (options.tls_ca_file or options.tls_cert or options.tls_key):
+        raise UsageError(
+            f"--tls-...: goes with --cluster tls://...; with {cluster} all stays on this machine"
+        )
+    if cluster == "cuda" and options.device == "cpu":
+        raise UsageError("--cluster cuda computes on GPUs: leave out --device cpu")
     if options.decoder == "decord" and importlib.util.find_spec("decord") is None:
         raise UsageError("--decoder decord: it is not installed; pip install decord")
 

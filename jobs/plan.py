@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import numpy as np
 
@@ -146,8 +147,8 @@ class TaskQueue:
 
     def next(self, prefer: int | None = None) -> Task | None:
         """A task that may start now, of block ``prefer`` if it has one (its reader is warm)."""
-        order = self._blocks if prefer not in self._blocks else [prefer, *self._blocks]
-        for block in order:
+        first = [prefer] if prefer in self._blocks else []
+        for block in chain(first, self._blocks):
             if block in self._busy:
                 continue
             queue = self._blocks[block]

@@ -44,6 +44,9 @@ class Setup:
     device: str
     decoder: str
     threads: int | None  # None: those that Dask gives the worker
+    # Array -> packages that have a part in its numbers, as the driver found them (of a worker that
+    # joins later nobody else asks)
+    versions: dict[str, dict[str, str]] = field(default_factory=dict)
     # Where workers report to, one a run: others may be at work on the same scheduler.
     topic: str = field(default_factory=lambda: f"featurestore-{uuid.uuid4().hex}")
 
@@ -210,6 +213,12 @@ def _network(name: str, setup: Setup) -> Network:
                 f"{setup.digests[name]}; give all hosts the same --weights"
             )
         choice = engines.Choice(setup.engine, setup.precision, setup.device)
+        there = engines.versions(spec, choice)
+        if there != setup.versions.get(name, there):
+            raise FeatureStoreError(
+                f"{name}: worker {_address()} has {there}, those that began have "
+                f"{setup.versions[name]}; install the same on all hosts"
+            )
         engines.prepare(spec, found, choice)
         _networks[key] = engines.open_network(spec, found, choice, threads=threads)
         report(

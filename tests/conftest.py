@@ -1,6 +1,7 @@
 """What all tests share: where the real data is, a cache of their own, and modest threads."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,9 +16,15 @@ hypothesis.settings.load_profile("tests")
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
-# Before numpy, torch or OpenVINO are imported: they read these once. Two threads is what CI has.
+# Before numpy, torch or OpenVINO are imported: they read these once. Two threads is what CI has;
+# where two tests run at a time, each has one.
+_THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or 1)
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ.setdefault(_name, str(min(2, os.cpu_count() or 1)))
+    os.environ.setdefault(_name, str(_THREADS))
+
+# A shell's background jobs ignore Ctrl-C, and so would all that the tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

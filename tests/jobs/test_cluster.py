@@ -1,33 +1,41 @@
 """The same code on a scheduler and workers that were started by hand."""
 
+import logging
 import os
 import pickle
 import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import trustme
 import xarray as xr
+from distributed import LocalCluster
 
 from featurestore.catalog import NewVideo
 from featurestore.errors import UsageError
 from featurestore.lock import locked
 from featurestore.store import create
-from jobs import cluster, engines, sample
+from jobs import cluster, drive, engines, extract, sample
 from jobs.backbones import resolve
-from jobs.cluster import PinGPU, connect, local_shape
+from jobs.cluster import PinGPU, connect, elsewhere, local_shape, secured, worker_addresses
 from jobs.drive import Drive
 from jobs.making import provenance
+from jobs.options import Options
 from jobs.plan import make_tasks
 from jobs.progress import Progress
 from jobs.specs import spec_of
 from jobs.worker import Result, Setup
+from tests.jobs import simulated
 from tests.jobs.conftest import FAST, FAST_ARRAY, Command, wait_for
 
 
@@ -171,3 +179,118 @@ def test_one_long_video_is_shared_and_nothing_big_travels(tmp_path: Path) -> Non
     assert len({r.worker for r in results}) == 2
     assert {r.built for r in results} == {1}
     assert most <= 4  # two a worker
+
+
+@pytest.fixture
+def simulated_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drive, "extract_clips", simulated.extract)
+    monkeypatch.setattr(drive, "build_networks", simulated.build)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_given_back_is_nobodys_fault(
+    tmp_path: Path, simulated_workers: None, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """As adaptive clusters retire them; and the wall clock may jump meanwhile."""
+    monkeypatch.setenv(simulated.SECONDS, "0.3")
+    url = tmp_path / "s.zarr"
+    with locked(url), connect("local", 2) as client:
+        store = simulated.store_of(url, [(f"v{i}", 4) for i in range(20)], block=4)
+        run = Drive(client, store, simulated.setup_of(store), Progress(80, 80.0),
+                      {simulated.SPEC.name: 1.0})  # fmt: skip
+        tasks = simulated.tasks_of(store, 4)
+        retired: list[str] = []
+
+        def retire() -> None:
+            wait_for(lambda: (store.status(simulated.SPEC.name) == 1).any())
+            address = min(worker_addresses(client))
+            assert client.processing()[address]  # in the middle of its work
+            retired.append(address)
+            client.retire_workers([address])
+            scheduler = client.cluster.scheduler
+            assert scheduler.worker_ttl is None  # a jump would end all that are left
+            monkeypatch.setattr("distributed.scheduler.time", lambda: time.time() + 86400)
+
+        with ThreadPoolExecutor(1) as apart:
+            done = apart.submit(retire)
+            run.run(tasks)
+            done.result()
+        assert retired[0] not in worker_addresses(client)
+        assert (store.status(simulated.SPEC.name) == 1).all()
+    assert "died" not in capsys.readouterr().out
+    assert not run.failed
+
+
+@pytest.mark.slow
+def test_a_video_that_takes_all_memory(
+    tmp_path: Path, simulated_workers: None, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Its worker is ended by its limit, before it takes the machine along; the others pass."""
+    monkeypatch.setattr(cluster, "LocalCluster", partial(LocalCluster, memory_limit="600 MB"))
+    url = tmp_path / "s.zarr"
+    with locked(url), connect("local", 1) as client:
+        videos = [("a", 4), (simulated.ALLOCATES, 4), ("b", 4)]
+        store = simulated.store_of(url, videos, block=8)
+        run = Drive(client, store, simulated.setup_of(store), Progress(12, 12.0),
+                      {simulated.SPEC.name: 1.0})  # fmt: skip
+        run.run(simulated.tasks_of(store, 8))
+        status = store.status(simulated.SPEC.name).tolist()
+    assert status == [1] * 4 + [2] * 4 + [1] * 4
+    assert list(run.failed) == [1]
+    assert "memory ran out" in run.failed[1]
+    out = capsys.readouterr().out
+    assert "a worker died while working on clips 0-7 (a, hungry); trying again" in out
+    assert "a worker died while working on clips 4-7 (hungry); given up" in out
+    assert "hungry: failed: workers died repeatedly" in out
+
+
+def test_tls_certificates_are_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = {}
+    for whose in ("ours", "strangers"):
+        authority = trustme.CA()
+        cert = authority.issue_cert("cluster.example")
+        ca, pem, key = (tmp_path / f"{whose}-{name}.pem" for name in ("ca", "cert", "key"))
+        authority.cert_pem.write_to_path(str(ca))
+        cert.cert_chain_pems[0].write_to_path(str(pem))
+        cert.private_key_pem.write_to_path(str(key))
+        paths[whose] = {"tls_ca_file": ca, "tls_cert": pem, "tls_key": key}
+    ours = paths["ours"]
+    security = secured(*map(str, ours.values()))
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 3)
+    said: list[str] = []
+    with LocalCluster(
+        n_workers=1, processes=False, protocol="tls://", host="127.0.0.1", security=security,
+        dashboard_address=None, silence_logs=logging.CRITICAL,
+    ) as there:  # fmt: skip
+        address = there.scheduler_address
+        assert address.startswith("tls://")
+        with elsewhere(Options("folder", tmp_path, cluster=address, **ours), said.append) as client:
+            assert client.submit(pow, 2, 3).result() == 8
+        assert said == [f"connecting to {address}"]  # nothing of versions: it is one process
+        for others, says in (
+            (paths["strangers"], "certificates are of another authority"),
+            ({}, "give --tls-ca-file, --tls-cert and --tls-key"),
+            ({**ours, "tls_key": None}, "--tls-key is missing"),
+            ({**ours, "tls_cert": tmp_path / "none.pem"}, "none.pem: No such file"),
+        ):
+            options = Options("folder", tmp_path, cluster=address, **others)
+            with pytest.raises(UsageError, match=says), elsewhere(options, said.append):
+                raise AssertionError("let in")
+
+
+def test_cluster_cuda_without_a_gpu(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(UsageError, match="--cluster cuda: torch finds no CUDA device"):
+        extract.run(Options("folder", videos, cluster="cuda", store="nowhere"))
+    assert not Path("nowhere").exists()
+
+
+@pytest.mark.parametrize(("name", "gpu"), [("featurestore-7-1", "5"), ("featurestore-7", "5")])
+def test_gpus_that_a_job_was_given(name: str, gpu: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the worker's own machine, not of the driver's; twice is as once."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    for _ in range(2):
+        PinGPU().setup(SimpleNamespace(name=name))
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == gpu

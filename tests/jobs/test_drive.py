@@ -89,3 +89,11 @@ def test_a_timeout_on_the_worker_is_an_error() -> None:
     future = LostFuture(status="error")
     with pytest.raises(TimeoutError):
         drive(Cluster())._collect(future, given_out(), {future: Given(TASK, "")})  # type: ignore
+
+
+def test_what_a_worker_that_left_had_begun_is_not_counted() -> None:
+    run = drive(Cluster())
+    run._live[GONE][0] += 0.5
+    run._live[HERE][0] += 0.25
+    run._look(given_out(), {})
+    assert dict(run._live) == {HERE: [0.25, 0]}
