@@ -149,7 +149,7 @@ def test_without_slurm_or_without_dask_jobqueue(
         job_script(parse([]))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_whole_way(command: Command, videos: Path, fake: Path) -> None:
     """One job at first, two when there is work for two; the same arrays as local ones; all end."""
     out = command.extract(
@@ -230,8 +230,7 @@ def test_jobs_that_end_before_their_worker_comes_are_not_asked_for_for_ever(
             assert name == "a-7"
 
     jobs = FakeJobs(loop=None, observed={"a-0"})
-    needed = Needed(jobs, say=said.append, minimum=2, maximum=8, interval=None)  # type: ignore
-    needed.periodic_callback = None
+    needed = Needed(jobs, say=said.append, minimum=2, maximum=8, interval=0)  # type: ignore
     for _ in range(slurm_workers.MOST_STILLBORN):
         assert (needed.minimum, needed.maximum) == (2, 8)
         asyncio.run(needed._drop_stillborn())
