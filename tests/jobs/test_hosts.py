@@ -165,7 +165,6 @@ def test_a_host_is_cut_off_and_another_ones_worker_dies(
     hosts.kill("two")
     began = time.monotonic()
     assert hosts.processes["desk"].wait(timeout=200) == 0, hosts.log("desk")
-    assert hosts.processes["one"].poll() is None  # cut off, but as alive as ever
     print(f"{time.monotonic() - began:.0f} s after the second loss; {hosts.log('desk')[-300:]}")
     found = xr.open_zarr(store).load()
     xr.testing.assert_identical(found.drop_vars("mtime"), expected.drop_vars("mtime"))
