@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
-from featurestore import arrays
+from featurestore import arrays, objectlock
 from featurestore.errors import UsageError
+from featurestore.place import Place, Spot
 
 
 class Opened:
     """What `Store` is made on: its arrays by name, as they are on disk."""
 
-    def __init__(self, url: str, root: Path, *, writable: bool) -> None:
+    def __init__(self, url: str, root: Spot, *, writable: bool) -> None:
         self.url = url
         self._root = root
         self._writable = writable
@@ -35,6 +35,8 @@ class Opened:
         return arrays.read(self._arrays[name], self._root / name, selection)
 
     def _write(self, name: str, selection: Any, values: Any) -> None:
+        if isinstance(self._root, Place):
+            objectlock.check(self._root)
         arrays.write(self._arrays[name], self._root / name, selection, values)
 
     def _grow(self, name: str, *lengths: int) -> None:

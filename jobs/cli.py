@@ -11,12 +11,13 @@ from typing import Any
 import click
 
 from featurestore.errors import FeatureStoreError
+from featurestore.place import told
 from jobs.cli_bench import bench
 from jobs.cli_datasets import datasets
 from jobs.cli_detector import COMMANDS as DETECTOR_COMMANDS
 from jobs.cli_exchange import export, import_
 from jobs.cli_keeping import COMMANDS as KEEPING_COMMANDS
-from jobs.cli_option import option, random_split_options
+from jobs.cli_option import option, random_split_options, storage_options
 from jobs.cli_splits import split
 
 __all__ = ["main"]
@@ -45,6 +46,7 @@ for command in (
 @option("--root", type=click.Path(path_type=Path), help="Where it lies.  [./data/DATASET]")
 @option("--store", default="features", help="Folder (or URL) that holds NAME.zarr.")
 @option("--name", help="Name of the store.  [the dataset's, or the folder's own name]")
+@storage_options
 @option("--videos", type=Names(), multiple=True, help="Only these: a name or a glob, repeated.")
 @option(
     "--labels",
@@ -128,6 +130,7 @@ def extract(
 @cli.command()
 @option("--store", default="features", help="Folder (or URL) of stores, or one store.")
 @option("--name", help="Only the store of this name.")
+@storage_options
 @option("--json", is_flag=True, help="For machines.")
 def status(store: str, name: str | None, json: bool) -> None:
     """What each store holds: clips done, missing and failed, why, and what made them."""
@@ -153,6 +156,12 @@ def main() -> None:
         sys.exit(130)
     except FeatureStoreError as error:
         click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except Exception as error:
+        # What xarray read for the detector, without us; its text may hold a key.
+        if type(error).__module__ != "obstore.exceptions":
+            raise
+        click.echo(f"error: the object store did not do it: {told(error)}", err=True)
         sys.exit(1)
 
 

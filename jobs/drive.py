@@ -201,9 +201,7 @@ class Drive:
             return
         del running[future]
         waiting.finished(task)
-        bad = {f.video: f for f in result.failures}
-        for segment in task.segments:
-            self._mark(task, segment, bad.get(segment.video))
+        self._mark(task, {f.video: f for f in result.failures})
         self._live.pop(result.worker, None)
         self._count(task.clips, task.clips * sum(self.cost[b] for b in task.backbones))
         a_clip = sum(self.cost[b] for b in task.backbones)
@@ -211,18 +209,23 @@ class Drive:
         if len(running) < TASKS_PER_WORKER * max(1, len(self._workers)):
             self._submit(waiting, running, prefer=task.block, near=result.worker)
 
-    def _mark(self, task: Task, segment: Segment, failure: Failure | None) -> None:
-        """Mark the clips of one segment: done if they were written and end before any damage."""
-        if failure is not None:
+    def _mark(self, task: Task, failures: Mapping[int, Failure]) -> None:
+        """Mark the clips of a task: done if they were written and end before any damage."""
+        for failure in failures.values():
             self._fail(failure)
-        clips = np.arange(segment.first, segment.first + len(segment.starts))
-        ends = np.minimum(np.array(segment.starts) + CLIP_FRAMES, segment.frames)
-        good = ends <= self.good_frames.get(segment.video, segment.frames)
-        if failure is not None:
-            good[failure.written :] = False
+        done, failed = [], []
+        for segment in task.segments:
+            clips = np.arange(segment.first, segment.first + len(segment.starts))
+            ends = np.minimum(np.array(segment.starts) + CLIP_FRAMES, segment.frames)
+            good = ends <= self.good_frames.get(segment.video, segment.frames)
+            if segment.video in failures:
+                good[failures[segment.video].written :] = False
+            done.append(clips[good])
+            failed.append(clips[~good])
+        # All of the task at a time: on an object store each mark is two requests.
         for backbone in task.backbones:
-            self.store.mark(backbone, clips[good], DONE)
-            self.store.mark(backbone, clips[~good], FAILED)
+            self.store.mark(backbone, np.concatenate(done), DONE)
+            self.store.mark(backbone, np.concatenate(failed), FAILED)
 
     def _fail(self, failure: Failure) -> None:
         """Note why a video lacks clips; after damage none can be trusted, whoever computed it."""

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 from featurestore import schema
 from featurestore.errors import StoreNotFound
-from featurestore.location import local_path
+from featurestore.location import absolute as whole_url
 from featurestore.lock import locked
+from featurestore.place import in_use
 from featurestore.store import Store, create, open_store
 from jobs import datasets, labelling
 from jobs.intake import compare
@@ -129,7 +130,8 @@ def run(options: Options, say: Say = print) -> int:
         record_labels(store, plan, say)
         store.commit()
         setup = Setup(
-            store=str(local_path(url).resolve()),
+            store=whole_url(url),
+            storage=in_use(),
             specs=specs,
             fingerprints={n: store.fingerprint(n) for n in parts},
             weights=absolute(options.weights),

@@ -10,6 +10,7 @@ from typing import Literal
 
 from featurestore import schema
 from featurestore.errors import UsageError
+from featurestore.place import is_object_url
 from jobs.specs import BackboneSpec, spec_of
 
 __all__ = [
@@ -58,6 +59,8 @@ def check_options(options: Options) -> None:
         raise UsageError(
             f"--store {options.store}: give the folder that holds the store, and --name its name"
         )
+    if is_object_url(options.store) and options.fused == "link":
+        raise UsageError("--fused link: an object store has no links; copy (the default) or none")
     if options.workers is not None and options.cluster != "local":
         raise UsageError("--workers goes with --cluster local; a running cluster has its own")
     if options.decoder == "decord" and importlib.util.find_spec("decord") is None:

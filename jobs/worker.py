@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ import numpy as np
 
 from featurestore.blocks import write_clips
 from featurestore.errors import DamagedVideo, FeatureStoreError
+from featurestore.place import use
 from jobs.plan import Task
 from jobs.reading import Item, clips_of
 from jobs.specs import BackboneSpec
@@ -44,6 +45,8 @@ class Setup:
     device: str
     decoder: str
     threads: int | None  # None: those that Dask gives the worker
+    # --storage-options; never shown, for Dask writes what a failed task was given into its log.
+    storage: Mapping[str, str] = field(default_factory=dict, repr=False)
     # Where workers report to, one a run: others may be at work on the same scheduler.
     topic: str = field(default_factory=lambda: f"featurestore-{uuid.uuid4().hex}")
 
@@ -111,6 +114,7 @@ def build_networks(setup: Setup) -> None:
 
 
 def _extract(task: Task, setup: Setup) -> Result:
+    use(setup.storage)
     networks = [_network(name, setup) for name in task.backbones]
     seconds = dict.fromkeys(("decode", "crops", "networks", "writing"), 0.0)
     found: list[list[dict[str, np.ndarray]]] = [[] for _ in task.segments]  # features, by clip
@@ -129,15 +133,33 @@ def _extract(task: Task, setup: Setup) -> Result:
                 video, written = task.segments[number].video, len(found[number])
                 failures.append(Failure(video, written, damaged_at, str(trouble)))
     began = time.perf_counter()
-    for segment, rows in zip(task.segments, found, strict=True):
-        for name in task.backbones if rows else ():
+    for first, rows in _runs(task, found):
+        for name in task.backbones:
             write_clips(
-                setup.store, name, segment.first, np.stack([row[name] for row in rows]),
+                setup.store, name, first, np.stack([row[name] for row in rows]),
                 fingerprint=setup.fingerprints[name],
             )  # fmt: skip
     seconds["writing"] += time.perf_counter() - began
     computed = sum(map(len, found))
     return Result(tuple(failures), computed, seconds, _address(), len(_networks))
+
+
+def _runs(
+    task: Task, found: list[list[dict[str, np.ndarray]]]
+) -> Iterator[tuple[int, list[dict[str, np.ndarray]]]]:
+    """First clip and features of what was computed, consecutive clips together: a chunk is written
+    once, however many videos share it."""
+    first: int = task.first
+    run: list[dict[str, np.ndarray]] = []
+    for segment, rows in zip(task.segments, found, strict=True):
+        if run and segment.first != first + len(run):
+            yield first, run
+            run = []
+        if not run:
+            first = segment.first
+        run = [*run, *rows]
+    if run:
+        yield first, run
 
 
 def _features(
