@@ -24,7 +24,7 @@ from detector.table import Row
 from detector.truth import named_split, scored_by, truths_of
 from featurestore import schema, splits
 from featurestore.align import Convention
-from featurestore.arrays import for_readers
+from featurestore.arrays import zarr_store
 from featurestore.errors import SplitError, UsageError
 from featurestore.location import spot
 from featurestore.lock import locked
@@ -143,8 +143,7 @@ def opened(url: Url) -> xr.Dataset:
     import xarray as xr
 
     open_store(url)  # its errors say what is wrong
-    store, group = for_readers(spot(url))
-    ds: xr.Dataset = xr.open_zarr(store, group=group, chunks=None)
+    ds: xr.Dataset = xr.open_zarr(zarr_store(spot(url), read_only=True), chunks=None)
     return ds
 
 

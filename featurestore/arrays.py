@@ -139,22 +139,13 @@ def make_group(folder: Spot, attributes: Mapping[str, Any]) -> None:
             zarr.create_group(folder, attributes=dict(attributes))
 
 
-def zarr_store(folder: Spot) -> Any:
-    """What zarr opens a group or an array of ours by."""
+def zarr_store(folder: Spot, *, read_only: bool = False) -> Any:
+    """What zarr and xarray open a group or an array of ours by."""
     if not isinstance(folder, Place):
         return folder
     from zarr.storage import ObjectStore, StorePath
 
-    return StorePath(ObjectStore(folder.objects), folder.path)
-
-
-def for_readers(root: Spot) -> tuple[Any, str | None]:
-    """What xarray.open_zarr opens a store by: its place, and the group there."""
-    if not isinstance(root, Place):
-        return root, None
-    from zarr.storage import ObjectStore
-
-    return ObjectStore(root.objects, read_only=True), root.path
+    return StorePath(ObjectStore(folder.objects, read_only=read_only), folder.path)
 
 
 def open_array(root: Spot, name: str, *, empty_chunks: bool = True) -> zarr.Array[Any]:

@@ -127,6 +127,23 @@ def show(root: Place, name: str, blocks: Mapping[str, Iterable[int]]) -> None:
     )))  # fmt: skip
 
 
+def show_again(root: Place, paths: Iterable[str]) -> None:
+    """Makes chunks of fused arrays, `swin_r3d/c/7/0/2`, show their parts' again, if there are any.
+
+    What lay there is gone already.
+    """
+    for path in paths:
+        name, _, block, _, number = path.split("/")
+        part, first = max(
+            (item for item in _firsts(name).items() if item[1] <= int(number)),
+            key=lambda item: item[1],
+        )
+        with writing(root / path):
+            source = root / part / f"c/{block}/0/{int(number) - first}"
+            if source.exists():
+                root.objects.copy(source.path, (root / path).path)
+
+
 def withdraw(root: Place, part: str, blocks: int, fused: Iterable[str]) -> None:
     """Takes all chunks of a part out of these fused arrays."""
     for name in fused:

@@ -49,7 +49,8 @@ def _repair_there(root: Place, members: Members) -> None:
     with writing(root):
         _drop_uncommitted(root, members)
         for run in disk.names(root / RUNS):
-            if run != METADATA and f"{RUNS}/{run}" not in members:
+            whole = run == METADATA and RUNS in members
+            if not whole and f"{RUNS}/{run}" not in members:
                 disk.remove(root / RUNS / run)
     names = [
         name

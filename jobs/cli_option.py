@@ -42,10 +42,18 @@ def random_split_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+class _Pairs(click.types.StringParamType):
+    """In the environment pairs are apart by blanks; JSON is one."""
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        return [rv] if rv.lstrip().startswith("{") else rv.split()
+
+
 def storage_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """``--storage-options``: of all object stores that the command opens. It gets no argument."""
     made: Callable[..., Any] = option(
         "--storage-options",
+        type=_Pairs(),
         multiple=True,
         expose_value=False,
         metavar="NAME=VALUE",
