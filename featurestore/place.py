@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -37,10 +37,19 @@ _RETRY_SECONDS: Final = 120.0
 _MAX_RETRIES: Final = 40
 _TRIES: Final = 30  # of one change, when others change the same object at the same time
 
-_options: dict[str, str] = {}
-
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of object stores. They may hold keys, so they never show themselves: Dask writes into
+    its log what a task that failed was given."""
+
+    values: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+_in_use = Options()
 
 
 @dataclass(frozen=True)
@@ -175,16 +184,16 @@ def is_object_url(url: str | os.PathLike[str]) -> bool:
     return os.fspath(url).lower().startswith(SCHEMES)
 
 
-def use(options: Mapping[str, str]) -> None:
+def use(options: Options | Mapping[str, str]) -> None:
     """The options of all object stores that this process opens from now on: obstore's, such as
     endpoint, region, access_key_id; max_retries, retry_timeout (seconds)."""
-    _options.clear()
-    _options.update(options)
+    global _in_use
+    _in_use = options if isinstance(options, Options) else Options(dict(options))
 
 
-def in_use() -> dict[str, str]:
-    """What `use` was told. It may hold keys: for workers, not for eyes."""
-    return dict(_options)
+def in_use() -> Options:
+    """What `use` was told, for workers."""
+    return _in_use
 
 
 def place_of(url: str, options: Mapping[str, str] | None = None, *, folder: bool = False) -> Place:
@@ -203,7 +212,7 @@ def place_of(url: str, options: Mapping[str, str] | None = None, *, folder: bool
     parts = path.split("/") if path else []
     if not bucket or (not path and not folder) or {"", ".", ".."} & set(parts):
         raise UsageError(f"{url}: give bucket and name, as in s3://bucket/features/ped2.zarr")
-    given = _options if options is None else options
+    given = _in_use.values if options is None else options
     prefix = next(p for known, p in _PREFIXES.items() if scheme.lower().startswith(known))
     settings = tuple(sorted((str(k), str(v)) for k, v in given.items()))
     # Keys that change in the environment make another client.
@@ -271,7 +280,7 @@ def told(error: BaseException) -> str:
             return meaning
     line = text.splitlines()[0] if text else type(error).__name__
     line = re.sub(r"\?[^\s\"')]*", "", line)  # what a signed URL ends with
-    for name, value in (*_options.items(), *os.environ.items()):
+    for name, value in (*_in_use.values.items(), *os.environ.items()):
         if re.search("key|secret|token|password|sas", name, re.IGNORECASE) and len(value) > 3:
             line = line.replace(value, "...")
     return line[:300]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from contextlib import ExitStack
 from json import dumps
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import click
 
 from featurestore.errors import FeatureStoreError
-from featurestore.place import told
+from featurestore.place import is_object_url, told
 from jobs.cli_bench import bench
 from jobs.cli_datasets import datasets
 from jobs.cli_detector import COMMANDS as DETECTOR_COMMANDS
@@ -43,7 +44,7 @@ for command in (
 
 @cli.command()
 @option("--dataset", required=True, help="ped2, avenue, ...: see fs-submit datasets.")
-@option("--root", type=click.Path(path_type=Path), help="Where it lies.  [./data/DATASET]")
+@option("--root", help="Folder (or URL, of video files) where it lies.  [./data/DATASET]")
 @option("--store", default="features", help="Folder (or URL) that holds NAME.zarr.")
 @option("--name", help="Name of the store.  [the dataset's, or the folder's own name]")
 @storage_options
@@ -103,7 +104,7 @@ for command in (
 @option("--retry-failed", is_flag=True, help="Try again what failed before.")
 @option("--dry-run", is_flag=True, help="Say what there is to do and how long it takes; stop.")
 def extract(
-    root: Path | None,
+    root: str | None,
     backbones: str,
     videos: tuple[str, ...],
     dataset: str,
@@ -116,15 +117,21 @@ def extract(
     """
     from jobs.extract import run
     from jobs.options import Options
+    from jobs.remote import mirrored
 
-    options = Options(
-        dataset=dataset,
-        root=root or Path("data") / dataset,
-        backbones=tuple(b for b in backbones.replace(",", " ").split() if b),
-        videos=videos,
-        **rest,
-    )
-    sys.exit(run(options, say=click.echo))
+    with ExitStack() as stack:
+        origin = root if root and is_object_url(root) else ""
+        options = Options(
+            dataset=dataset,
+            root=stack.enter_context(mirrored(origin))
+            if origin
+            else Path(root or f"data/{dataset}"),
+            origin=origin.rstrip("/"),
+            backbones=tuple(b for b in backbones.replace(",", " ").split() if b),
+            videos=videos,
+            **rest,
+        )
+        sys.exit(run(options, say=click.echo))
 
 
 @cli.command()

@@ -51,6 +51,7 @@ class Options:
     replace: bool = False
     retry_failed: bool = False
     dry_run: bool = False
+    origin: str = ""  # where the videos are that ``root`` only looks like (see remote)
 
 
 def check_options(options: Options) -> None:

@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ import numpy as np
 
 from featurestore.blocks import write_clips
 from featurestore.errors import DamagedVideo, FeatureStoreError
+from featurestore.place import Options as StorageOptions
 from featurestore.place import use
 from jobs.plan import Task
 from jobs.reading import Item, clips_of
@@ -45,8 +46,7 @@ class Setup:
     device: str
     decoder: str
     threads: int | None  # None: those that Dask gives the worker
-    # --storage-options; never shown, for Dask writes what a failed task was given into its log.
-    storage: Mapping[str, str] = field(default_factory=dict, repr=False)
+    storage: StorageOptions = field(default_factory=StorageOptions)
     # Where workers report to, one a run: others may be at work on the same scheduler.
     topic: str = field(default_factory=lambda: f"featurestore-{uuid.uuid4().hex}")
 

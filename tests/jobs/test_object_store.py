@@ -226,6 +226,6 @@ def test_what_a_worker_is_given_does_not_show_the_keys() -> None:
     setup = Setup(
         store="s3://b/x.zarr", specs={}, weights="", digests={}, fingerprints={}, engine="torch",
         precision="float32", device="cpu", decoder="pyav", threads=1,
-        storage={"secret_access_key": s3.SECRET},
+        storage=places.Options({"secret_access_key": s3.SECRET}),
     )  # fmt: skip
     assert s3.SECRET not in repr(setup)
