@@ -50,11 +50,12 @@ def mend(found: Findings) -> list[str]:
     for name in found.statuses:
         lines.append(f"{name}: {_rebuild_status(root, name)} clips count as done")
     open_store(found.url, "a")
-    for name in () if isinstance(root, Place) else disk.names(root.parent):
-        # What a store was made or compacted in; the one that counts is in its place.
-        if name.startswith(f"{root.name}.") and name.endswith(disk.PARTIAL):
-            with writing(root.parent / name):
-                disk.remove(root.parent / name)
+    if not isinstance(root, Place):
+        for name in disk.names(root.parent):
+            # What a store was made or compacted in; the one that counts is in its place.
+            if name.startswith(f"{root.name}.") and name.endswith(disk.PARTIAL):
+                with writing(root.parent / name):
+                    disk.remove(root.parent / name)
     for run in sorted(found.runs & set(run_names(found.url))):
         delete_run(found.url, run)
         lines.append(f"the run {run} is deleted")

@@ -35,6 +35,8 @@ _CLIENT: Final = ("allow_http", "allow_invalid_certificates", "timeout", "connec
 # How long one request is tried again while the server is away: through a restart of it. Seconds.
 _RETRY_SECONDS: Final = 120.0
 _MAX_RETRIES: Final = 40
+# Before a bucket has answered at all: a wrong endpoint or no keys are more likely then.
+_FIRST_SECONDS: Final = 10.0
 _TRIES: Final = 30  # of one change, when others change the same object at the same time
 
 T = TypeVar("T")
@@ -50,6 +52,7 @@ class Options:
 
 
 _in_use = Options()
+_answered: set[str] = set()  # buckets that this process has had an answer from
 
 
 @dataclass(frozen=True)
@@ -199,6 +202,7 @@ def in_use() -> Options:
 def place_of(url: str, options: Mapping[str, str] | None = None, *, folder: bool = False) -> Place:
     """Where a URL leads. `options`: those of `use` unless given. Nothing is asked of the server.
 
+    Until the bucket has answered this process, requests are tried again for some seconds only.
     Raises UsageError when it names no place in a bucket (a `folder` may be the bucket itself), or
     an option is unknown.
     """
@@ -219,12 +223,24 @@ def place_of(url: str, options: Mapping[str, str] | None = None, *, folder: bool
     around = tuple(sorted(item for item in os.environ.items() if item[0].startswith(
         prefix.upper()
     )))  # fmt: skip
-    return Place(url.rstrip("/"), _client(f"{scheme}://{bucket}", prefix, settings, around), path)
+    home = f"{scheme}://{bucket}"
+    client = _client(home, prefix, settings, around, first=home not in _answered)
+    return Place(url.rstrip("/"), client, path)
+
+
+def answered(url: str) -> None:
+    """Its bucket has answered, this process or the one that sent it here."""
+    _answered.add("/".join(url.split("/")[:3]))
 
 
 @lru_cache(maxsize=32)
 def _client(
-    bucket: str, prefix: str, settings: tuple[tuple[str, str], ...], around: object
+    bucket: str,
+    prefix: str,
+    settings: tuple[tuple[str, str], ...],
+    around: object,
+    *,
+    first: bool,
 ) -> ObjectStore:
     """One client a bucket, which keeps its connections."""
     try:
@@ -238,6 +254,7 @@ def _client(
     try:
         tries = int(options.pop("max_retries", _MAX_RETRIES))
         seconds = float(options.pop("retry_timeout", _RETRY_SECONDS))
+        seconds = min(seconds, _FIRST_SECONDS) if first else seconds
     except ValueError:
         raise UsageError(
             "--storage-options: max_retries and retry_timeout (seconds) are numbers"
@@ -281,7 +298,7 @@ def told(error: BaseException) -> str:
     line = text.splitlines()[0] if text else type(error).__name__
     line = re.sub(r"\?[^\s\"')]*", "", line)  # what a signed URL ends with
     for name, value in (*_in_use.values.items(), *os.environ.items()):
-        if re.search("key|secret|token|password|sas", name, re.IGNORECASE) and len(value) > 3:
+        if re.search("key|secret|token|password|sas", name, re.IGNORECASE) and len(value) > 7:
             line = line.replace(value, "...")
     return line[:300]
 
@@ -307,10 +324,12 @@ def _safely(place: Place) -> Iterator[None]:
     """Turns what the object store refuses into OSError, without its address's secrets."""
     try:
         yield
+        answered(place.url)
     except FileNotFoundError as error:
         text = str(error)
         if "NoSuchBucket" in text or "ContainerNotFound" in text:
             raise OSError(told(error)) from None
+        answered(place.url)
         raise FileNotFoundError(2, "there is no such object", place.url) from None
     except errors() as error:
         raise OSError(told(error)) from None

@@ -19,7 +19,7 @@ import numpy as np
 from featurestore.blocks import write_clips
 from featurestore.errors import DamagedVideo, FeatureStoreError
 from featurestore.place import Options as StorageOptions
-from featurestore.place import use
+from featurestore.place import answered, use
 from jobs.plan import Task
 from jobs.reading import Item, clips_of
 from jobs.specs import BackboneSpec
@@ -115,6 +115,7 @@ def build_networks(setup: Setup) -> None:
 
 def _extract(task: Task, setup: Setup) -> Result:
     use(setup.storage)
+    answered(setup.store)  # the driver
     networks = [_network(name, setup) for name in task.backbones]
     seconds = dict.fromkeys(("decode", "crops", "networks", "writing"), 0.0)
     found: list[list[dict[str, np.ndarray]]] = [[] for _ in task.segments]  # features, by clip

@@ -110,7 +110,11 @@ def test_killed_and_run_again_it_equals_the_store_here(there: tuple[str, str], h
 
 
 def submit(*words: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(cli, [str(word) for word in words])
+    before = places.in_use()
+    try:
+        result = CliRunner().invoke(cli, [str(word) for word in words])
+    finally:
+        places.use(before)  # the command has its own
     if result.exception and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == code, result.output

@@ -99,7 +99,7 @@ def test_extract_from_there(
     command.env = s3_server.env
     out = command.extract(root, "--backbones", FAST)  # type: ignore[arg-type]
     assert "18 of 18 clips" in out
-    command.extract(videos, "--backbones", FAST, "--store", "here")
+    command.extract(videos, "--backbones", FAST, "--store", "here", "--name", "walkway")
     found, expected = (
         xr.open_zarr(command.folder / folder / "walkway.zarr", chunks=None).load()
         for folder in ("features", "here")
