@@ -40,9 +40,29 @@ class _Held:
     tag: dict[str, str] | None = None
     renewed: float = field(default_factory=lambda: _now())
     lost: bool = False
+    _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
+
+    def renew(self) -> None:
+        """Raises OSError when the server does not answer."""
+        with self._one_at_a_time:
+            begun = _now()
+            tag = self.place.put(_holder(self), self.tag)
+            if tag is None:
+                # A put that was tried again, its first answer lost, meets its own work.
+                holder, tag = _read(self.place)
+                self.lost = holder.get("owner") != self.owner
+            self.tag, self.renewed = tag, begun
+
+    @property
+    def late(self) -> bool:
+        return _now() - self.renewed > self.expires
 
     def check(self, url: str) -> None:
-        if self.lost or _now() - self.renewed > self.expires:
+        if self.late and not self.lost:
+            # After a sleep of this machine, say: if nobody has taken it, it is still ours.
+            with suppress(OSError):
+                self.renew()
+        if self.lost or self.late:
             raise StoreLocked(
                 f"{url}: this command could not renew its lock in time, so that another may have "
                 "taken it over (was this machine, or the server, away?). What was finished is "
@@ -72,7 +92,7 @@ def locked_there(
         yield
         held.check(place.url)
     finally:
-        del _held[place.url]
+        _held.pop(place.url, None)
         ended.set()
         thread.join()
         # Where the server is away the lock runs out by itself.
@@ -118,18 +138,10 @@ def _take(place: Place, held: _Held) -> None:
 
 
 def _renew(held: _Held, seconds: float, ended: threading.Event) -> None:
-    while not ended.wait(seconds):
-        begun = _now()
+    while not held.lost and not ended.wait(seconds):
         # An error says nothing: the next renewal may do, and writing says what is wrong.
         with suppress(OSError):
-            tag = held.place.put(_holder(held), held.tag)
-            if tag is None:
-                # A put that was tried again, its first answer lost, meets its own work.
-                holder, tag = _read(held.place)
-                held.lost = holder.get("owner") != held.owner
-                if held.lost:
-                    return
-            held.tag, held.renewed = tag, begun
+            held.renew()
 
 
 def _read(lock: Place) -> tuple[dict[str, Any], dict[str, str] | None]:

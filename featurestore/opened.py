@@ -35,8 +35,6 @@ class Opened:
         return arrays.read(self._arrays[name], self._root / name, selection)
 
     def _write(self, name: str, selection: Any, values: Any) -> None:
-        if isinstance(self._root, Place):
-            objectlock.check(self._root)
         arrays.write(self._arrays[name], self._root / name, selection, values)
 
     def _grow(self, name: str, *lengths: int) -> None:
@@ -49,6 +47,8 @@ class Opened:
             self._write(name, slice(length, None), values)
 
     def _check_writable(self) -> None:
+        if isinstance(self._root, Place):
+            objectlock.check(self._root)
         if not self._writable:
             raise UsageError(f"{self.url}: is open for reading only")
         if self._failed:

@@ -115,6 +115,10 @@ class Place:
                 return _tag(self.objects.put(self.path, content, mode=mode))
             except (AlreadyExistsError, PreconditionError):
                 return None
+            except FileNotFoundError as error:
+                if over is None or _no_bucket(error):
+                    raise
+                return None
 
     def change(self, make: Callable[[bytes | None], bytes | None]) -> None:
         """Puts what `make` makes of the object that is there (None: none is); None: nothing to do.
@@ -319,6 +323,10 @@ _MEANINGS: Final = {
 }
 
 
+def _no_bucket(error: FileNotFoundError) -> bool:
+    return "NoSuchBucket" in str(error) or "ContainerNotFound" in str(error)
+
+
 @contextmanager
 def _safely(place: Place) -> Iterator[None]:
     """Turns what the object store refuses into OSError, without its address's secrets."""
@@ -326,8 +334,7 @@ def _safely(place: Place) -> Iterator[None]:
         yield
         answered(place.url)
     except FileNotFoundError as error:
-        text = str(error)
-        if "NoSuchBucket" in text or "ContainerNotFound" in text:
+        if _no_bucket(error):
             raise OSError(told(error)) from None
         answered(place.url)
         raise FileNotFoundError(2, "there is no such object", place.url) from None

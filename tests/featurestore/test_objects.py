@@ -243,6 +243,23 @@ def test_a_lock_is_renewed_while_it_is_held_and_runs_out_after_a_crash(place: Pl
     assert owner != "x"
 
 
+def test_a_command_that_slept_goes_on_if_nobody_took_its_lock(place: Place) -> None:
+    with locked_there(place, expires=0.3, renew=60):
+        time.sleep(0.5)
+        objectlock.check(place)
+    with (
+        pytest.raises(StoreLocked, match="taken it over"),
+        locked_there(place, expires=0.3, renew=60),
+    ):
+        sleep_while_another_comes(place)
+
+
+def sleep_while_another_comes(place: Place) -> None:
+    time.sleep(0.5)
+    with locked_there(place, expires=0.2):
+        objectlock.check(place)
+
+
 def test_nobody_waits_for_a_process_that_was_killed_on_this_machine(place: Place) -> None:
     code = "import sys; sys.stdin.read()"
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
