@@ -43,7 +43,8 @@ class Server:
                 "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1"}  # fmt: skip
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
-        request = urllib.request.Request(f"{self.endpoint}/{path}", body, method=method)
+        plain = {"Content-Type": "text/plain"}
+        request = urllib.request.Request(f"{self.endpoint}/{path}", body, plain, method=method)
         with urllib.request.urlopen(request, timeout=60) as answer:
             return bytes(answer.read())
 

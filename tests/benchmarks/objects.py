@@ -67,11 +67,15 @@ def _command(server: s3.Server, folder: Path) -> None:
     command = Command(folder, server.env)
     for what in ("extract, one small network, blocks of 4", "extract again: nothing to do"):
         before = server.requests()
-        command.extract(root, "--store", store, "--backbones", FAST)
+        command.extract(
+            root, "--store", store, "--backbones", FAST,
+            "--labels", root.parent / "intervals.csv",
+            "--split", f"weak={root.parent / 'labels.csv'}",
+        )  # fmt: skip
         _tell(what, 48, server.requests() - before)
     for what, words in (
         ("status", ["status"]),
-        ("score, a density (its features are read in 2 passes)", ["score", "--resamples", "20"]),
+        ("score", ["score", "--resamples", "20"]),
         ("evaluate", ["evaluate", "--resamples", "20"]),
         ("verify", ["verify"]),
     ):

@@ -17,7 +17,13 @@ import xarray as xr
 
 from featurestore import objectlock
 from featurestore.arrays import zarr_store
-from featurestore.errors import StoreLocked, StoreUnreadable, StoreUnwritable, UsageError
+from featurestore.errors import (
+    StoreLocked,
+    StoreNotFound,
+    StoreUnreadable,
+    StoreUnwritable,
+    UsageError,
+)
 from featurestore.objectlock import locked_there
 from featurestore.objects import download, upload
 from featurestore.place import Place, hidden, place_of
@@ -115,7 +121,7 @@ def test_stopped_half_way_and_run_again(url: Path, place: Place, tmp_path: Path)
 
     with pytest.raises(Stopped):
         upload(url, place, progress=stop)
-    with pytest.raises(StoreUnreadable, match="there is no store"):
+    with pytest.raises(StoreNotFound, match="there is no store"):
         download(place, tmp_path / "y.zarr")
     assert upload(url, place).there > 0
     with pytest.raises(Stopped):

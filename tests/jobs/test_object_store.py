@@ -38,7 +38,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def here(many: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a store on the disk."""
     command = Command(tmp_path_factory.mktemp("here"))
-    command.extract(many)
+    command.run(*extract(many, "features"))
     return command.folder / "features"
 
 
@@ -72,7 +72,8 @@ def same(server: s3.Server, url: str, here: Path) -> None:
 
 def extract(many: Path, folder: str) -> tuple[object, ...]:
     return ("extract", "--dataset", "folder", "--root", many, "--weights", "random",
-            "--backbones", FAST, "--store", folder)  # fmt: skip
+            "--backbones", FAST, "--store", folder, "--labels", many.parent / "intervals.csv",
+            "--split", f"weak={many.parent / 'labels.csv'}")  # fmt: skip
 
 
 @pytest.fixture(scope="module")

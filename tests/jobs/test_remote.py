@@ -29,6 +29,7 @@ def root(s3_server: s3.Server, videos: Path) -> Iterator[str]:
     for path in videos.rglob("*"):
         if path.is_file():
             (place_of(url) / path.relative_to(videos).as_posix()).write_bytes(path.read_bytes())
+    (place_of(url) / "labels.csv").write_bytes((videos.parent / "labels.csv").read_bytes())
     (place_of(url) / ".hidden.mp4").write_bytes(b"no video of ours")
     yield url
     places.use(before)
@@ -39,7 +40,7 @@ def test_it_looks_like_a_folder(root: str, videos: Path) -> None:
         assert folder.name == "walkway"
         found, here = datasets.scan("folder", folder), datasets.scan("folder", videos)
         assert [source.name for source in found] == [source.name for source in here]
-        assert (folder / "labels.csv").read_bytes() == (videos / "labels.csv").read_bytes()
+        assert (folder / "labels.csv").read_bytes() == (videos.parent / "labels.csv").read_bytes()
         origin = Origin(folder, root)
         origin.check(found)
         origin.bring_headers(found)
