@@ -228,7 +228,10 @@ def place_of(url: str, options: Mapping[str, str] | None = None, *, folder: bool
         prefix.upper()
     )))  # fmt: skip
     home = f"{scheme}://{bucket}"
-    client = _client(home, prefix, settings, around, first=home not in _answered)
+    try:
+        client = _client(home, prefix, settings, around, first=home not in _answered)
+    except UsageError as error:
+        raise UsageError(f"{url}: {error}") from error.__cause__
     return Place(url.rstrip("/"), client, path)
 
 
@@ -251,18 +254,14 @@ def _client(
         from obstore.exceptions import BaseError
         from obstore.store import from_url
     except ImportError as error:
-        raise UsageError(
-            f"{bucket}: object stores need one more package: pip install '.[objects]'"
-        ) from error
+        raise UsageError("object stores need one more package: pip install '.[objects]'") from error
     options = dict(settings)
     try:
         tries = int(options.pop("max_retries", _MAX_RETRIES))
         seconds = float(options.pop("retry_timeout", _RETRY_SECONDS))
         seconds = min(seconds, _FIRST_SECONDS) if first else seconds
     except ValueError:
-        raise UsageError(
-            "--storage-options: max_retries and retry_timeout (seconds) are numbers"
-        ) from None
+        raise UsageError("max_retries and retry_timeout (seconds) must be numbers") from None
     client = {key: value for key, value in options.items() if key in _CLIENT}
     config = {
         # With its prefix, or an unknown one ends the process (obstore 0.12).
@@ -283,7 +282,7 @@ def _client(
             bucket, config=config, client_options=client, retry_config=retry
         )
     except (BaseError, ValueError) as error:
-        raise UsageError(f"{bucket}: cannot be used: {told(error)}") from None
+        raise UsageError(f"cannot be used: {told(error)}") from None
     return made
 
 
