@@ -97,9 +97,11 @@ def there(
 
 
 @pytest.mark.slow
-def test_killed_and_run_again_it_equals_the_store_here(there: tuple[str, str], here: Path) -> None:
+def test_killed_and_run_again_it_equals_the_store_here(
+    there: tuple[str, str], here: Path, s3_server: s3.Server
+) -> None:
     folder, said = there
-    same(f"{folder}/videos.zarr", here)
+    same(s3_server, f"{folder}/videos.zarr", here / "videos.zarr")
     assert not place_of(f"{folder}/videos.zarr.lock").exists()
     assert f"xarray.open_zarr('{folder}/videos.zarr')" in said
     assert not any(word in said for word in SECRET_WORDS)
@@ -137,6 +139,9 @@ def test_other_commands_do_there_what_they_do_here(
     both = (str(here), folder)
     told = [json.loads(submit("status", "--store", f, "--json").stdout)[0] for f in both]
     assert [one.pop("store") for one in told] == [f"{f}/videos.zarr" for f in both]
+    # Here the array's own metadata counts, too.
+    bytes_ = [one["arrays"][FAST_ARRAY].pop("bytes") for one in told]
+    assert 0 < bytes_[0] - bytes_[1] < 4096
     assert told[0] == told[1]
     assert "no problem" in submit("verify", "--store", folder).output
     # The same as here, of scores too; and again, in place of those that are there.
