@@ -66,7 +66,10 @@ def reading(path: Spot) -> Iterator[None]:
         raise
     except errors() as error:
         if isinstance(path, Place):
-            raise StoreUnreadable(f"{path}: cannot be read: {told(error)}.") from None
+            raise StoreUnreadable(
+                f"{path}: cannot be read: {told(error)}. Run the command again when that is put "
+                "right. What was finished before is safe."
+            ) from None
         reason = getattr(error, "strerror", None)
         raise StoreUnreadable(f"{path}: cannot be read: {reason or error}.") from error
 

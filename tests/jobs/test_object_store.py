@@ -19,6 +19,7 @@ from jobs import sample
 from jobs.cli import cli
 from jobs.worker import Setup
 from tests import s3
+from tests.detector.stores import make as make_scored
 from tests.jobs.conftest import FAST, FAST_ARRAY, Command, kill_group, wait_for
 
 pytest.importorskip("obstore", reason="pip install .[objects]")
@@ -125,42 +126,38 @@ def submit(*words: object, code: int = 0) -> Result:
     return result
 
 
-@pytest.mark.slow
 def test_other_commands_do_there_what_they_do_here(
-    there: tuple[str, str],
-    here: Path,
-    tmp_path: Path,
-    s3_server: s3.Server,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in s3_server.env.items():
         monkeypatch.setenv(name, value)
-    folder, _ = there
+    here, folder = tmp_path / "here", f"{s3_server.bucket('made')}/features"
+    here.mkdir()
     both = (str(here), folder)
+    for f in both:
+        make_scored(f"{f}/made.zarr", arrays=["timm_a"])  # type: ignore[arg-type]
     told = [json.loads(submit("status", "--store", f, "--json").stdout)[0] for f in both]
-    assert [one.pop("store") for one in told] == [f"{f}/videos.zarr" for f in both]
+    assert [one.pop("store") for one in told] == [f"{f}/made.zarr" for f in both]
     # Here the array's own metadata counts, too.
-    bytes_ = [one["arrays"][FAST_ARRAY].pop("bytes") for one in told]
+    bytes_ = [one["arrays"]["timm_a"].pop("bytes") for one in told]
     assert 0 < bytes_[0] - bytes_[1] < 4096
     assert told[0] == told[1]
     assert "no problem" in submit("verify", "--store", folder).output
     # The same as here, of scores too; and again, in place of those that are there.
+    gaussian = ("--detector", "gaussian", "--resamples", 20)
     for _ in range(2):
-        tables = [
-            submit("score", "--store", f, "--detector", "gaussian", "--resamples", 20).stdout
-            for f in both
-        ]
+        tables = [submit("score", "--store", f, "--split", "weak", *gaussian).stdout for f in both]
         assert tables[0].replace(str(here), folder) == tables[1]
     runs = [json.loads(submit("runs", "--store", f, "--json").stdout) for f in both]
     assert len(runs[1]) == len(runs[0]) > 0
     run = runs[1][0]["run"]
-    found = s3.stock(f"{folder}/videos.zarr/scores/{run}", s3_server)
-    expected = xr.open_zarr(here / "videos.zarr/scores" / run, chunks=None).load()
+    found = s3.stock(f"{folder}/made.zarr/scores/{run}", s3_server)
+    expected = xr.open_zarr(here / "made.zarr/scores" / run, chunks=None).load()
     xr.testing.assert_equal(found, expected)
     assert "AUC" in submit("evaluate", "--store", folder, run, "--resamples", 20).stdout
     submit("report", run, "--store", folder, "-o", tmp_path / "run.html", "--pictures", 1)
     submit("runs", "--store", folder, "delete", run)
-    assert "videos.zarr" in submit("split", "list", "--store", folder).stdout
+    assert "made.zarr" in submit("split", "list", "--store", folder).stdout
     # Out as others read it, and in again.
     split = ("--split", "weak")
     for number, f in enumerate(both):
@@ -175,7 +172,7 @@ def test_other_commands_do_there_what_they_do_here(
             "--name", "imported", "--dataset", "walkway", "--our-crops",
         )  # fmt: skip
     same(s3_server, f"{folder}/imported.zarr", here / "imported.zarr")
-    with pytest.raises(UsageError, match="has 2 stores: imported, videos"):
+    with pytest.raises(UsageError, match="has 2 stores: imported, made"):
         submit("export", tmp_path / "none", "--store", folder)
 
 
