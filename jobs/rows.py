@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -124,7 +125,7 @@ def labels_of(
     """What to record of the videos asked for, those included that the store is about to get."""
     known = {v.index: v for v in store.videos()} if store else {}
     asked_for = {known[row].name: labelling.Row.of(known[row]) for row in intake.known}
-    return labelling.prepare(
+    plan = labelling.prepare(
         wanted,
         store,
         asked_for | {row.name: labelling.Row.of(row) for row in rows},
@@ -133,6 +134,18 @@ def labels_of(
         sources=every,
         labels_file=options.labels,
         new={row.name for row in rows},
+    )
+    if not options.origin:
+        return plan
+
+    def named(source: str) -> str:
+        """Where it truly is, not the folder that looks like it."""
+        return source.replace(str(options.root), options.origin)
+
+    return replace(
+        plan,
+        truths=[replace(truth, source=named(truth.source)) for truth in plan.truths],
+        splits=[replace(split, source=named(split.source)) for split in plan.splits],
     )
 
 

@@ -1,5 +1,6 @@
 """Videos that lie on an object store (moto's S3, on loopback)."""
 
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,20 +94,22 @@ def test_what_is_wrong_with_a_video_and_what_with_the_connection(
 
 @pytest.mark.slow
 def test_extract_from_there(
-    root: str, command: Command, videos: Path, s3_server: s3.Server
+    root: str, command: Command, videos: Path, s3_server: s3.Server, tmp_path: Path
 ) -> None:
     import xarray as xr
 
     command.env = s3_server.env
     out = command.extract(root, "--backbones", FAST)  # type: ignore[arg-type]
     assert "18 of 18 clips" in out
-    command.extract(videos, "--backbones", FAST, "--store", "here", "--name", "walkway")
+    here = tmp_path / "walkway"
+    shutil.copytree(videos, here)
+    shutil.copy(videos.parent / "labels.csv", here)
+    command.extract(here, "--backbones", FAST, "--store", "here")
     found, expected = (
         xr.open_zarr(command.folder / folder / "walkway.zarr", chunks=None).load()
         for folder in ("features", "here")
     )
     assert found["path"].values.tolist() == sorted(path.name for path in videos.glob("*.mp4"))
-    xr.testing.assert_identical(
-        *(ds.drop_attrs(deep=False).drop_vars(["mtime"]) for ds in (found, expected))
-    )
+    xr.testing.assert_identical(*(ds.drop_attrs().drop_vars(["mtime"]) for ds in (found, expected)))
+    assert found["split"].attrs["sources"] == {"official": f"{root}/labels.csv"}
     assert "nothing to do" in command.extract(root, "--backbones", FAST)  # type: ignore[arg-type]
