@@ -51,7 +51,8 @@ def bring_up_to_date(
     if options.retry_failed:
         _retry(store, intake, set(made) & set(store.backbones))
     _search_damage_again(store, intake)
-    damaged = sum(store.videos()[row].state == "damaged" for row in intake.known)
+    videos = store.videos()  # once: on an object store it is some twenty requests
+    damaged = sum(videos[row].state == "damaged" for row in intake.known)
     if options.strict and damaged:
         say(f"--strict: {damaged} videos were found damaged before; their good clips stay")
 
@@ -59,7 +60,8 @@ def bring_up_to_date(
 def _search_damage_again(store: Store, intake: Intake) -> None:
     """Of a run that was killed after it met damage, before the video got its true length: the clips
     that failed are read once more, which finds where it is."""
-    damaged = [row for row in intake.known if store.videos()[row].state == "damaged"]
+    videos = store.videos()
+    damaged = [row for row in intake.known if videos[row].state == "damaged"]
     if damaged:
         clip_video, _ = store.clip_table()
         theirs = np.isin(clip_video, damaged)
