@@ -280,3 +280,25 @@ def test_verify_finds_and_mends(bucket: str, opened: Opened) -> None:
     assert verify(url).problems == []
     expected: Any = np.concatenate([features(n, range(10)) for n in ("swin", "r3d")], axis=2)
     np.testing.assert_array_equal(opened(url)["swin_r3d"], expected)
+
+
+def test_requests_are_few_and_chunks_are_never_listed(bucket: str, s3_server: s3.Server) -> None:
+    store = make(f"{bucket}/x.zarr", (64,), names=NAMES, block=32)
+    before = s3_server.requests()
+    for name in ("swin", "r3d"):
+        write(store, name, range(64))
+    found = s3_server.requests() - before
+    # Of each of two blocks three chunks of parts and three of the fused array; two marks.
+    assert found["PUT"] == 2 * (3 + 3) + 2
+    # Has the array, has the store changed? For each block and backbone.
+    assert found["HEAD"] == 2 * 2 * 2
+    assert found["GET"] <= 8  # the same, read once; status
+    assert found["LIST"] == found["DELETE"] == 0
+    before = s3_server.requests()
+    store = open_store(store.url)
+    assert sum((s3_server.requests() - before).values()) <= 4
+    before = s3_server.requests()
+    open_store(store.url, "a")
+    found = s3_server.requests() - before
+    assert found["LIST"] <= 2  # the names of arrays and of runs
+    assert found["PUT"] == found["DELETE"] == 0
