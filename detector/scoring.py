@@ -24,8 +24,9 @@ from detector.table import Row
 from detector.truth import named_split, scored_by, truths_of
 from featurestore import schema, splits
 from featurestore.align import Convention
+from featurestore.arrays import zarr_store
 from featurestore.errors import SplitError, UsageError
-from featurestore.location import local_path
+from featurestore.location import spot
 from featurestore.lock import locked
 from featurestore.runs import Column, check_name, write_run
 from featurestore.splits import random_splits
@@ -142,7 +143,7 @@ def opened(url: Url) -> xr.Dataset:
     import xarray as xr
 
     open_store(url)  # its errors say what is wrong
-    ds: xr.Dataset = xr.open_zarr(local_path(url), chunks=None)
+    ds: xr.Dataset = xr.open_zarr(zarr_store(spot(url), read_only=True), chunks=None)
     return ds
 
 

@@ -1,4 +1,4 @@
-"""The arrays of a store on disk: how each is encoded, made, opened and grown.
+"""The arrays of a store: how each is encoded, made, opened and grown, on disk or elsewhere.
 
 zarr is imported when the first array is touched: it takes 0.3 seconds, and `--help` needs none.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy.typing as npt
 from featurestore import disk, schema
 from featurestore.disk import reading, writing
 from featurestore.errors import StoreUnreadable
+from featurestore.place import Place, Spot
 
 if TYPE_CHECKING:
     import zarr
@@ -34,7 +34,7 @@ _CHUNKS: Final = {
 
 
 def make_features(
-    root: Path,
+    root: Spot,
     name: str,
     channels: int,
     clips: int,
@@ -64,7 +64,7 @@ def make_features(
 
 
 def make_column(
-    root: Path, name: str, dim: str, dtype: str, length: int, attributes: Mapping[str, Any]
+    root: Spot, name: str, dim: str, dtype: str, length: int, attributes: Mapping[str, Any]
 ) -> zarr.Array[Any]:
     """A one-dimensional array: a status, a column of a table, a coordinate."""
     return _make(
@@ -78,7 +78,7 @@ def make_column(
     )
 
 
-def make_splits(root: Path, videos: int) -> zarr.Array[Any]:
+def make_splits(root: Spot, videos: int) -> zarr.Array[Any]:
     """The array of splits, int8 of shape (splits, videos), without splits yet."""
     return _make(
         root,
@@ -92,7 +92,7 @@ def make_splits(root: Path, videos: int) -> zarr.Array[Any]:
 
 
 def _make(
-    root: Path,
+    root: Spot,
     name: str,
     *,
     shape: tuple[int, ...],
@@ -109,8 +109,10 @@ def _make(
     fills: dict[str, object] = {"float32": math.nan, "float64": math.nan, "string": "", "int8": -1}
     codecs = [ZstdCodec(level=1), Crc32cCodec()] if compressed else [Crc32cCodec()]
     with writing(root / name):
-        return zarr.create_array(
-            store=root / name,
+        # On an object store zarr would make a group of each folder above it, up to the bucket.
+        there = isinstance(root, Place)
+        made = zarr.create_array(
+            store={} if there else root / name,
             shape=shape,
             chunks=chunks,
             dtype=dtype,
@@ -119,9 +121,34 @@ def _make(
             compressors=codecs,
             attributes=dict(attributes),
         )
+    if there:
+        put_document(root / name, made.metadata.to_dict())
+        return open_array(root, name, empty_chunks=False)
+    return made
 
 
-def open_array(root: Path, name: str, *, empty_chunks: bool = True) -> zarr.Array[Any]:
+def make_group(folder: Spot, attributes: Mapping[str, Any]) -> None:
+    """A group without arrays."""
+    import zarr
+
+    with writing(folder):
+        if isinstance(folder, Place):
+            document = {"attributes": dict(attributes), "zarr_format": 3, "node_type": "group"}
+            put_document(folder, document)
+        else:
+            zarr.create_group(folder, attributes=dict(attributes))
+
+
+def zarr_store(folder: Spot, *, read_only: bool = False) -> Any:
+    """What zarr and xarray open a group or an array of ours by."""
+    if not isinstance(folder, Place):
+        return folder
+    from zarr.storage import ObjectStore, StorePath
+
+    return StorePath(ObjectStore(folder.objects, read_only=read_only), folder.path)
+
+
+def open_array(root: Spot, name: str, *, empty_chunks: bool = True) -> zarr.Array[Any]:
     """An array with the shape its own metadata has, for writing.
 
     Of features a chunk without a value must be a file too, for links to point to.
@@ -131,36 +158,38 @@ def open_array(root: Path, name: str, *, empty_chunks: bool = True) -> zarr.Arra
     # `open_array` takes no such option (it ignores `config`); what zarr's configuration says when
     # it opens is kept.
     with reading(root / name), zarr.config.set({"array.write_empty_chunks": empty_chunks}):
-        array = zarr.open_array(store=root / name, mode="r+")
+        array = zarr.open_array(store=zarr_store(root / name), mode="r+", zarr_format=3)
     return array
 
 
-def open_all(root: Path, *, writable: bool) -> dict[str, zarr.Array[Any]]:
+def open_all(root: Spot, *, writable: bool) -> dict[str, zarr.Array[Any]]:
     """All arrays of the last commit that lie in the root, by name."""
     import zarr
 
     with reading(root):
-        group = zarr.open_group(root, mode="r+" if writable else "r", use_consolidated=True)
+        group = zarr.open_group(
+            zarr_store(root), mode="r+" if writable else "r", zarr_format=3, use_consolidated=True
+        )
         return dict(group.arrays())
 
 
-def open_members(root: Path, names: Iterable[str]) -> dict[str, zarr.Array[Any]]:
+def open_members(root: Spot, names: Iterable[str]) -> dict[str, zarr.Array[Any]]:
     """Arrays of the last commit by their paths in the store, those in groups too, for reading."""
     import zarr
 
     with reading(root):
-        group = zarr.open_group(root, mode="r", use_consolidated=True)
+        group = zarr.open_group(zarr_store(root), mode="r", zarr_format=3, use_consolidated=True)
         found = {name: group[name] for name in names}
         return {name: one for name, one in found.items() if isinstance(one, zarr.Array)}
 
 
-def grow(array: zarr.Array[Any], path: Path, *lengths: int) -> None:
+def grow(array: zarr.Array[Any], path: Spot, *lengths: int) -> None:
     """Makes the first dimension, or the first ones, so long."""
     with writing(path):
         array.resize((*lengths, *array.shape[len(lengths) :]))
 
 
-def read(array: zarr.Array[Any], path: Path, selection: Any = ...) -> npt.NDArray[Any]:
+def read(array: zarr.Array[Any], path: Spot, selection: Any = ...) -> npt.NDArray[Any]:
     """All values of an array, or those of a selection by numbers and slices.
 
     Raises StoreUnreadable when a file of it is damaged.
@@ -172,7 +201,7 @@ def read(array: zarr.Array[Any], path: Path, selection: Any = ...) -> npt.NDArra
             raise StoreUnreadable(f"{path}: is damaged: {error}.") from error
 
 
-def write(array: zarr.Array[Any], path: Path, selection: Any, values: Any) -> None:
+def write(array: zarr.Array[Any], path: Spot, selection: Any, values: Any) -> None:
     """Values at `selection` (slice or indices of the first dimension).
 
     A chunk that is only partly covered is read, completed and written anew, each in one step.
@@ -188,7 +217,7 @@ def write(array: zarr.Array[Any], path: Path, selection: Any, values: Any) -> No
             raise StoreUnreadable(f"{path}: is damaged: {error}.") from error
 
 
-def document(folder: Path) -> dict[str, Any]:
+def document(folder: Spot) -> dict[str, Any]:
     """What the metadata file of an array or group says. Raises OSError, or ValueError."""
     loaded = json.loads((folder / METADATA).read_bytes())
     if not isinstance(loaded, dict):
@@ -196,28 +225,33 @@ def document(folder: Path) -> dict[str, Any]:
     return loaded
 
 
-def put_document(folder: Path, content: Mapping[str, Any]) -> None:
+def put_document(folder: Spot, content: Mapping[str, Any]) -> None:
     """Replaces the metadata file of an array, in one step."""
     text = json.dumps(content, indent=2)
     with writing(folder):
+        if isinstance(folder, Place):
+            (folder / METADATA).write_bytes(text.encode())
+            return
         folder.mkdir(parents=True, exist_ok=True)
         disk.replace(folder / METADATA, lambda path: path.write_text(text))
 
 
-def describe(root: Path, name: str, attributes: Mapping[str, Any]) -> None:
+def describe(root: Spot, name: str, attributes: Mapping[str, Any]) -> None:
     """Replaces the attributes of an array."""
     with reading(root / name):
         content = document(root / name)
     put_document(root / name, {**content, "attributes": dict(attributes)})
 
 
-def clear(root: Path, name: str) -> None:
-    """Removes all values of an array, in one step: it reads as if never written."""
+def clear(root: Spot, name: str) -> None:
+    """Removes all values of an array (on a disk in one step): it reads as if never written."""
     with writing(root / name):
         disk.remove(root / name / "c")
 
 
-def signature(folder: Path) -> tuple[int, int, int]:
+def signature(folder: Spot) -> tuple[object, ...]:
     """Changes whenever the metadata file does: it is never edited, always replaced."""
+    if isinstance(folder, Place):
+        return (folder / METADATA).signature()
     stat = (folder / METADATA).stat()
     return stat.st_ino, stat.st_mtime_ns, stat.st_size

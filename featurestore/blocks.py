@@ -3,7 +3,8 @@
 A block is a run of clips that is one row of chunks. Clips of one block may come in several
 pieces (a video added later shares the last block of those before), so a chunk that is there is
 read, completed and written anew, under a lock of its own: a worker that outlives its killed
-command and a worker of the next one never lose each other's clips.
+command and a worker of the next one never lose each other's clips. (On an object store it is put
+only in place of the one that was read: see chunks.)
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from featurestore import arrays, disk, fused, provenance
+from featurestore import arrays, chunks, disk, fused, layout, provenance
 from featurestore.disk import reading, writing
 from featurestore.errors import ProvenanceMismatch, StoreNotFound, UsageError
-from featurestore.location import beside, local_path
+from featurestore.location import beside, local_path, spot
+from featurestore.place import Place, Spot
 from featurestore.schema import FAILED, FEATURES, MISSING
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ _one_at_a_time = threading.Lock()
 
 # Metadata files read so far, by folder, with the state of the file they were read from: one
 # `stat` a call instead of opening arrays, and growth or replacement is noticed at once.
-_opened: dict[Path, tuple[tuple[int, int, int], Any]] = {}
+_opened: dict[str, tuple[tuple[object, ...], Any]] = {}
 
 
 def runs(clips: npt.ArrayLike, block: int) -> list[range]:
@@ -80,7 +82,7 @@ def write_clips(
     or that the store does not have; ProvenanceMismatch; StoreNotFound; StoreUnwritable;
     StoreUnreadable when a chunk that must be completed is damaged.
     """
-    root = local_path(url).resolve()
+    root = spot(url)
     if name in FEATURES and FEATURES[name].parts:
         raise UsageError(
             f"{name} is made of {' and '.join(FEATURES[name].parts)}; write those instead"
@@ -90,7 +92,7 @@ def write_clips(
         array = _array(root, name)
         if stop > array.shape[0]:
             # A network disk may show this machine the file as it was some seconds ago.
-            _opened.pop(root / name, None)
+            _opened.pop(str(root / name), None)
             array = _array(root, name)
         block = array.chunks[0]
         if values.ndim != 3 or values.shape[1:] != array.shape[1:] or not len(values):
@@ -103,10 +105,17 @@ def write_clips(
                 f"{name}: clips {start} to {stop - 1} are not in one block of {block} clips of a "
                 f"store of {array.shape[0]} clips"
             )
+        if isinstance(root, Place):
+            document = _document(root)
+            if fingerprint is not None:
+                _check_fingerprint(root, name, array, document["attributes"], fingerprint)
+            chunks.write(root, array, name, start, values, layout.members(document))
+            return
         with _locked(root, start // block, 1):
             if fingerprint is not None:
                 # Under the lock: `compact` holds all of it when it puts another store in place.
-                _check_fingerprint(root, name, fingerprint)
+                now = _array(root, name)
+                _check_fingerprint(root, name, now, _attributes(root), fingerprint)
             arrays.write(array, root / name, slice(start, stop), values)
             fused.publish(root, _attributes(root)["fused"], name, start // block)
 
@@ -118,7 +127,7 @@ def read_clips(
 
     Raises StoreNotFound; StoreUnreadable when a chunk is damaged.
     """
-    root = local_path(url).resolve()
+    root = spot(url)
     with _one_at_a_time:
         return arrays.read(_array(root, name), root / name, slice(start, start + count))
 
@@ -128,9 +137,16 @@ def blank_clips(url: str | os.PathLike[str], name: str, clips: npt.ArrayLike) ->
 
     Raises as write_clips.
     """
-    root = local_path(url).resolve()
-    block = _array(root, name).chunks[0]
+    root = spot(url)
+    array = _array(root, name)
+    block = array.chunks[0]
     numbers = np.asarray(clips)
+    if isinstance(root, Place):
+        # Nothing is listed there: each of these blocks is looked at.
+        for run in runs(numbers, block):
+            nothing = np.full((len(run), *array.shape[1:]), np.nan, np.float32)
+            write_clips(url, name, run.start, nothing)
+        return
     for run in runs(numbers[np.isin(numbers // block, written_blocks(root, name))], block):
         values = read_clips(url, name, run.start, len(run))
         if not np.isnan(values).all():
@@ -143,9 +159,11 @@ def written_blocks(root: Path, name: str) -> npt.NDArray[np.int64]:
     return np.fromiter(numbers, np.int64)
 
 
-def _check_fingerprint(root: Path, name: str, planned: str) -> None:
-    made_by = provenance.of(_array(root, name).attrs.asdict())
-    generation = provenance.generation(_attributes(root))
+def _check_fingerprint(
+    root: Spot, name: str, array: zarr.Array[Any], attributes: Mapping[str, Any], planned: str
+) -> None:
+    made_by = provenance.of(array.attrs.asdict())
+    generation = provenance.generation(attributes)
     if provenance.fingerprint(made_by, generation) != planned:
         raise ProvenanceMismatch(
             f"{root}: the {name} features were replaced by another command since this task was "
@@ -153,7 +171,7 @@ def _check_fingerprint(root: Path, name: str, planned: str) -> None:
         )
 
 
-def _array(root: Path, name: str) -> zarr.Array[Any]:
+def _array(root: Spot, name: str) -> zarr.Array[Any]:
     array: zarr.Array[Any] = _cached(root / name, lambda: arrays.open_array(root, name))
     return array
 
@@ -163,15 +181,20 @@ def _attributes(root: Path) -> dict[str, Any]:
     return found
 
 
-def _cached(folder: Path, load: Any) -> Any:
-    try:
-        state = arrays.signature(folder)
-        kept = _opened.get(folder)
-        if kept is None or kept[0] != state:
-            with reading(folder):
-                kept = _opened[folder] = state, load()
-    except FileNotFoundError:
-        raise StoreNotFound(f"{folder}: there is no such array or store") from None
+def _document(root: Place) -> dict[str, Any]:
+    found: dict[str, Any] = _cached(root, lambda: arrays.document(root))
+    return found
+
+
+def _cached(folder: Spot, load: Any) -> Any:
+    with reading(folder):
+        try:
+            state = arrays.signature(folder)
+            kept = _opened.get(str(folder))
+            if kept is None or kept[0] != state:
+                kept = _opened[str(folder)] = state, load()
+        except FileNotFoundError:
+            raise StoreNotFound(f"{folder}: there is no such array or store") from None
     return kept[1]
 
 

@@ -1,4 +1,7 @@
-"""Touching the disk: errors that say what to do, replacing files at once, sweeping leftovers."""
+"""Touching the disk: errors that say what to do, replacing files at once, sweeping leftovers.
+
+A store may also lie on an object store: of what is done there, too, the errors come from here.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from featurestore.errors import FeatureStoreError, StoreUnreadable, StoreUnwritable
+from featurestore.place import Place, Spot, errors, told
 
 # The ending of zarr's own temporary files. Ours have it too: one sweep finds both.
 PARTIAL = ".partial"
@@ -31,29 +35,43 @@ _WAYS_OUT = {
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns what the disk refuses into StoreUnwritable, with `path` and the way out."""
+def writing(path: Spot) -> Iterator[None]:
+    """Turns what the disk (or object store) refuses into StoreUnwritable, with `path` and the way
+    out."""
     try:
         yield
     except FeatureStoreError:
         raise
-    except OSError as error:
-        way_out = _WAYS_OUT.get(error.errno or 0, "Run the command again when that is put right.")
+    except errors() as error:
+        if isinstance(path, Place):
+            # Alone: the error it comes from may hold a key, and could not travel to the driver.
+            raise StoreUnwritable(
+                f"{path}: cannot be written: {told(error)}. Run the command again when that is put "
+                "right. What was finished before is safe."
+            ) from None
+        number, reason = getattr(error, "errno", 0), getattr(error, "strerror", None)
+        way_out = _WAYS_OUT.get(number or 0, "Run the command again when that is put right.")
         raise StoreUnwritable(
-            f"{path}: cannot be written: {error.strerror or error}. {way_out} "
+            f"{path}: cannot be written: {reason or error}. {way_out} "
             "What was finished before is safe."
         ) from error
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Turns what the disk refuses into StoreUnreadable, with `path`."""
+def reading(path: Spot) -> Iterator[None]:
+    """Turns what the disk (or object store) refuses into StoreUnreadable, with `path`."""
     try:
         yield
     except FeatureStoreError:
         raise
-    except OSError as error:
-        raise StoreUnreadable(f"{path}: cannot be read: {error.strerror or error}.") from error
+    except errors() as error:
+        if isinstance(path, Place):
+            raise StoreUnreadable(
+                f"{path}: cannot be read: {told(error)}. Run the command again when that is put "
+                "right. What was finished before is safe."
+            ) from None
+        reason = getattr(error, "strerror", None)
+        raise StoreUnreadable(f"{path}: cannot be read: {reason or error}.") from error
 
 
 def replace(path: Path, make: Callable[[Path], object]) -> None:
@@ -67,9 +85,11 @@ def replace(path: Path, make: Callable[[Path], object]) -> None:
         raise
 
 
-def remove(path: Path) -> None:
+def remove(path: Spot) -> None:
     """Removes a file, a link (never what it points to) or a folder with all in it."""
-    if path.is_dir() and not path.is_symlink():
+    if isinstance(path, Place):
+        path.remove()
+    elif path.is_dir() and not path.is_symlink():
         # A name of its own first: nobody sees, or later finds, half a folder under the old one.
         doomed = path
         if path.suffix != PARTIAL:
@@ -115,8 +135,10 @@ def stored_bytes(folder: str | Path) -> int:
     return total
 
 
-def names(folder: Path) -> list[str]:
+def names(folder: Spot) -> list[str]:
     """Names of what lies in `folder`; none if there is no such folder."""
+    if isinstance(folder, Place):
+        return folder.names()
     return [entry.name for entry in entries(folder)]
 
 

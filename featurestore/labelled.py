@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from featurestore import arrays, layout, schema, splits
 from featurestore.catalog import NewVideo
+from featurestore.disk import writing
 from featurestore.errors import LabelError, SplitError
 from featurestore.labels import LABEL_NAMES, UNKNOWN, Truth, fit
 from featurestore.opened import Opened
@@ -227,9 +228,10 @@ class Labelled(Opened):
                 self._write("split", self._split_row(name), parts)
             sources = {**self._sources(), name: source}
             if sources != self._sources():
-                self._arrays["split"] = self._arrays["split"].update_attributes(
-                    {"sources": sources}
-                )
+                with writing(self._root / "split"):
+                    self._arrays["split"] = self._arrays["split"].update_attributes(
+                        {"sources": sources}
+                    )
 
     def _rows(self) -> dict[str, int]:
         """Row of each video, by name: the last of its name. Kept: only `append` changes it."""

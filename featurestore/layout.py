@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from featurestore.errors import NotAStore, StoreNotFound, StoreUnreadable, Usage
 from featurestore.fused import can_link
 from featurestore.labels import UNKNOWN
 from featurestore.location import beside
+from featurestore.place import Place, Spot, many
 
 COMPACTING: Final = ".compact" + disk.PARTIAL  # the folder beside a store that is compacted
 
@@ -27,14 +29,18 @@ Members = Mapping[str, Mapping[str, Any]]
 
 
 def make(
-    root: Path,
+    root: Spot,
     *,
     dataset: str,
     block: int,
     fused_as: Literal["auto", "link", "copy", "none"],
     segments: int | None = None,
 ) -> None:
-    """Makes an empty store at `root`, in one step: it is built beside and then renamed."""
+    """Makes an empty store at `root`, in one step: it is built beside and then renamed.
+
+    On an object store it is built in a temporary folder here, and its root's metadata, the commit,
+    is put last.
+    """
     if segments is not None and segments < 1:
         raise UsageError(f"A store of videos in {segments} segments makes no sense")
     if not dataset or block < 1 or fused_as not in ("auto", "link", "copy", "none"):
@@ -44,6 +50,12 @@ def make(
         )
     root = root.resolve()
     _check_free(root)
+    if isinstance(root, Place):
+        if fused_as == "link":
+            raise UsageError(f"{root}: an object store has no links; give --fused copy, or none")
+        kept = "copy" if fused_as == "auto" else fused_as
+        _put_new(root, _attributes(root.name, dataset, block, kept, segments), segments)
+        return
     new = beside(root, ".new.partial")
     with writing(root):
         disk.remove(new)  # of a run that was killed here
@@ -54,25 +66,9 @@ def make(
         new.rename(root)
 
 
-def read(root: Path) -> dict[str, Any]:
+def read(root: Spot) -> dict[str, Any]:
     """The root's metadata of a store. Raises StoreNotFound, NotAStore, StoreUnreadable."""
-    with reading(root):
-        if not root.exists() and halfway(root).exists():
-            raise StoreUnreadable(
-                f"{halfway(root)}: here lies the store that should be at {root}: compacting it was "
-                f"killed at the last step. Put it back with: fs-submit compact --store {root}"
-            )
-        if not root.exists() or (root.is_dir() and not disk.names(root)):
-            raise StoreNotFound(
-                f"{root}: there is no store. Make one with `fs-submit extract`, or give another "
-                "--store."
-            )
-        if not root.is_dir() or not (root / arrays.METADATA).exists():
-            raise NotAStore(f"{root}: is something else than a store of features. {_ANOTHER}")
-        try:
-            document = arrays.document(root)
-        except ValueError as error:
-            raise StoreUnreadable(f"{root / arrays.METADATA}: is damaged: {error}.") from error
+    document = _read_there(root) if isinstance(root, Place) else _read_here(root)
     attributes = document.get("attributes") or {}
     version = attributes.get(_VERSION)
     if not isinstance(version, int):
@@ -92,12 +88,52 @@ def read(root: Path) -> dict[str, Any]:
     return document
 
 
+def _read_there(root: Place) -> dict[str, Any]:
+    with reading(root):
+        try:
+            return arrays.document(root)
+        except FileNotFoundError:
+            others = [name for name in disk.names(root) if not _is_ours(name)]
+        except ValueError as error:
+            raise StoreUnreadable(f"{root / arrays.METADATA}: is damaged: {error}.") from error
+    if others:
+        raise NotAStore(f"{root}: is something else than a store of features. {_ANOTHER}")
+    # What is there then is of a command that was killed before its first commit.
+    raise StoreNotFound(
+        f"{root}: there is no store. Make one with `fs-submit extract`, or give another --store."
+    )
+
+
+def _is_ours(name: str) -> bool:
+    return schema.is_array_name(name) or name == schema.RUNS
+
+
+def _read_here(root: Path) -> dict[str, Any]:
+    with reading(root):
+        if not root.exists() and halfway(root).exists():
+            raise StoreUnreadable(
+                f"{halfway(root)}: here lies the store that should be at {root}: compacting it was "
+                f"killed at the last step. Put it back with: fs-submit compact --store {root}"
+            )
+        if not root.exists() or (root.is_dir() and not disk.names(root)):
+            raise StoreNotFound(
+                f"{root}: there is no store. Make one with `fs-submit extract`, or give another "
+                "--store."
+            )
+        if not root.is_dir() or not (root / arrays.METADATA).exists():
+            raise NotAStore(f"{root}: is something else than a store of features. {_ANOTHER}")
+        try:
+            return arrays.document(root)
+        except ValueError as error:
+            raise StoreUnreadable(f"{root / arrays.METADATA}: is damaged: {error}.") from error
+
+
 def halfway(root: Path) -> Path:
     """Where a store lies for a moment while `copying.compact` puts a new one in its place."""
     return beside(root, COMPACTING) / "old"
 
 
-def check_whole(root: Path, document: Mapping[str, Any]) -> None:
+def check_whole(root: Spot, document: Mapping[str, Any]) -> None:
     """Raises StoreUnreadable when chunks of the table of videos are not there.
 
     They always are, since no name is empty; zarr would read them as empty names, and every video
@@ -107,7 +143,9 @@ def check_whole(root: Path, document: Mapping[str, Any]) -> None:
     chunk = table["chunk_grid"]["configuration"]["chunk_shape"][0]
     for number in range(-(-table["shape"][0] // chunk)):
         path = root / "video" / "c" / str(number)
-        if not path.exists():
+        with reading(path):
+            there = path.exists()
+        if not there:
             raise StoreUnreadable(
                 f"{path}: is missing, so the store was copied in part, or something was deleted. "
                 "Copy it again."
@@ -120,7 +158,7 @@ def members(document: Mapping[str, Any]) -> Members:
     return found
 
 
-def commit(root: Path) -> None:
+def commit(root: Spot) -> None:
     """Replaces the root's metadata, in one step, by one that shows all arrays as they are."""
     import zarr
     from zarr.errors import ZarrUserWarning
@@ -129,10 +167,10 @@ def commit(root: Path) -> None:
         # Consolidated metadata is not in the specification of Zarr 3 yet. Readers rely on it all
         # the same: without it xarray warns, and asks for each array's metadata one by one.
         warnings.simplefilter("ignore", ZarrUserWarning)
-        zarr.consolidate_metadata(root)
+        zarr.consolidate_metadata(arrays.zarr_store(root), zarr_format=3)
 
 
-def _check_free(root: Path) -> None:
+def _check_free(root: Spot) -> None:
     try:
         read(root)
     except StoreNotFound:
@@ -142,7 +180,7 @@ def _check_free(root: Path) -> None:
     raise UsageError(f"{root}: there is a store already")
 
 
-def make_labels(root: Path, frames: npt.NDArray[np.int64]) -> None:
+def make_labels(root: Spot, frames: npt.NDArray[np.int64]) -> None:
     """Adds the arrays of labels and splits, all unknown, to videos of so many frames.
 
     Readers see them at the next commit. A store of an older layout then has this one: software
@@ -163,6 +201,18 @@ def make_labels(root: Path, frames: npt.NDArray[np.int64]) -> None:
     if document["attributes"][_VERSION] < schema.LAYOUT_VERSION:
         document["attributes"][_VERSION] = schema.LAYOUT_VERSION
         arrays.put_document(root, document)
+
+
+def _put_new(root: Place, attributes: Mapping[str, Any], segments: int | None) -> None:
+    with tempfile.TemporaryDirectory() as folder, writing(root):
+        new = Path(folder) / root.name
+        _fill(new, attributes, segments)
+        files = [path for path in new.rglob("*") if path.is_file()]
+        last = new / arrays.METADATA
+        root.remove()  # what a command that was killed here left
+        puts = {path: root / path.relative_to(new).as_posix() for path in files if path != last}
+        list(many(lambda path: puts[path].write_bytes(path.read_bytes()), puts))
+        (root / arrays.METADATA).write_bytes(last.read_bytes())
 
 
 def _fill(root: Path, attributes: Mapping[str, Any], segments: int | None) -> None:

@@ -1,7 +1,4 @@
-"""Where a store lies: a local folder, as a path or a file:// URL.
-
-Stores on object stores (s3://, gs://, ...) are copied there and back: see objects.
-"""
+"""Where a store lies: a local folder, as a path or a file:// URL, or a place on an object store."""
 
 from __future__ import annotations
 
@@ -11,8 +8,19 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from featurestore.errors import UsageError
+from featurestore.place import Spot, is_object_url, place_of
 
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*(://|::)")
+
+
+def spot(url: str | os.PathLike[str]) -> Spot:
+    """Where a store's URL leads, resolved. Raises UsageError for a kind of URL that is unknown."""
+    return place_of(os.fspath(url)) if is_object_url(url) else local_path(url).resolve()
+
+
+def absolute(url: str | os.PathLike[str]) -> str:
+    """The URL of the same store for a process that works in another folder."""
+    return str(spot(url))
 
 
 def local_path(url: str | os.PathLike[str]) -> Path:
@@ -26,7 +34,7 @@ def local_path(url: str | os.PathLike[str]) -> Path:
     if parts.scheme.lower() != "file":
         raise UsageError(
             f"{text}: this command works on stores on a disk; give a local folder (or a file:// "
-            "URL), and bring stores to an object store and back with fs-submit copy."
+            "URL). fs-submit copy brings stores from an object store and back."
         )
     if parts.netloc not in ("", "localhost") or not parts.path:
         raise UsageError(f"{text}: a file:// URL has three slashes: file:///folder/name.zarr")

@@ -18,9 +18,11 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+from featurestore import objectlock
 from featurestore.disk import writing
 from featurestore.errors import StoreLocked
 from featurestore.location import beside
+from featurestore.place import hidden, is_object_url, place_of
 
 _held: set[int] = set()
 
@@ -41,8 +43,12 @@ def locked(url: str | os.PathLike[str]) -> Iterator[None]:
     """Holds the store's lock for the length of the `with` block; the store need not exist yet.
 
     Raises StoreLocked, naming the holder, when another process (or this one) already holds it,
-    StoreUnwritable when the lock's file cannot be made.
+    StoreUnwritable when the lock's file cannot be made. On an object store: see objectlock.
     """
+    if is_object_url(url):
+        with objectlock.locked_there(place_of(os.fspath(url))):
+            yield
+        return
     path = beside(url, ".lock")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,6 +81,8 @@ def writer(url: str | os.PathLike[str]) -> str | None:
 
     Raises StoreUnwritable when the lock's file is there and cannot be looked at.
     """
+    if is_object_url(url):
+        return objectlock.writer_there(place_of(os.fspath(url)))
     path = beside(url, ".lock")
     with writing(path):
         try:
@@ -110,7 +118,7 @@ def _holder() -> bytes:
         "pid": os.getpid(),
         "host": socket.gethostname(),
         "since": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "command": shlex.join(sys.argv),
+        "command": shlex.join(hidden(sys.argv)),
     }
     return json.dumps(holder).encode()
 

@@ -7,14 +7,13 @@ next `verify` finds what is left to do.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
-from featurestore import arrays, disk
+from featurestore import arrays, chunks, disk
 from featurestore.disk import writing
 from featurestore.findings import Findings
-from featurestore.location import local_path
+from featurestore.location import spot
+from featurestore.place import Place, Spot
 from featurestore.runs import delete_run, run_names
 from featurestore.schema import DONE, MISSING, status_of
 from featurestore.store import open_store
@@ -26,7 +25,7 @@ def mend(found: Findings) -> list[str]:
 
     What is not mendable stays as it is. Raises StoreUnreadable, StoreUnwritable.
     """
-    root = local_path(found.url).resolve()
+    root = spot(found.url)
     lines: list[str] = []
     for name, clips in found.clips.items():
         if name not in found.statuses and clips:
@@ -37,6 +36,8 @@ def mend(found: Findings) -> list[str]:
     for chunk in (*found.chunks, *found.strays):
         with writing(root / chunk):
             disk.remove(root / chunk)
+    if isinstance(root, Place):
+        chunks.show_again(root, found.strays)
     if found.chunks:
         lines.append(f"{len(found.chunks)} damaged chunks are removed")
     if found.strays:
@@ -49,11 +50,12 @@ def mend(found: Findings) -> list[str]:
     for name in found.statuses:
         lines.append(f"{name}: {_rebuild_status(root, name)} clips count as done")
     open_store(found.url, "a")
-    for name in disk.names(root.parent):
-        # What a store was made or compacted in; the one that counts is in its place.
-        if name.startswith(f"{root.name}.") and name.endswith(disk.PARTIAL):
-            with writing(root.parent / name):
-                disk.remove(root.parent / name)
+    if not isinstance(root, Place):
+        for name in disk.names(root.parent):
+            # What a store was made or compacted in; the one that counts is in its place.
+            if name.startswith(f"{root.name}.") and name.endswith(disk.PARTIAL):
+                with writing(root.parent / name):
+                    disk.remove(root.parent / name)
     for run in sorted(found.runs & set(run_names(found.url))):
         delete_run(found.url, run)
         lines.append(f"the run {run} is deleted")
@@ -62,7 +64,7 @@ def mend(found: Findings) -> list[str]:
     return lines
 
 
-def _rebuild_status(root: Path, name: str) -> int:
+def _rebuild_status(root: Spot, name: str) -> int:
     """Marks done, where the status is gone, the clips whose features are all there; all of them.
 
     Each chunk of features is replaced in one step, so a clip of which every value is there was

@@ -1,54 +1,30 @@
-"""Stores on object stores (s3://, gs://, az://): copied there and back, through obstore.
+"""Stores brought to an object store (s3://, gs://, az://) and back, complete or some arrays.
 
-An object store has no links, no renames and no locks of its own. So fused arrays are copies there
-or left out, each chunk is put whole, the root's metadata goes last, and the lock is an object that
-only one can create (see objectlock). Each chunk's checksum is looked at on the way.
+Fused arrays are copies there or left out, each chunk is put whole, the root's metadata goes last.
+Each chunk's checksum is looked at on the way.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Literal
 
-from featurestore import arrays, disk, fused, layout, schema
+from featurestore import arrays, chunks, disk, fused, layout, schema
 from featurestore.arrays import METADATA
 from featurestore.copying import arrays_wanted
 from featurestore.disk import PARTIAL, reading, writing
-from featurestore.errors import FeatureStoreError, StoreUnreadable, StoreUnwritable, UsageError
+from featurestore.errors import UsageError
 from featurestore.location import beside, local_path
 from featurestore.lock import locked
+from featurestore.place import Place, delete, many
 from featurestore.schema import CHANNEL_CHUNK, FEATURES, FUSED, parts_of, status_of
 from featurestore.store import Store, open_store
 
-if TYPE_CHECKING:
-    from obstore.store import ObjectStore
-
 Progress = Callable[[int, int], None]
-
-SCHEMES: Final = ("s3://", "s3a://", "gs://", "az://", "abfs://", "abfss://")
-_PREFIXES: Final = {"s3": "aws_", "gs": "google_", "az": "azure_", "abfs": "azure_"}
-# Options of the connection, not of the kind of object store.
-_CLIENT: Final = ("allow_http", "allow_invalid_certificates", "timeout", "connect_timeout",
-                  "proxy_url", "user_agent")  # fmt: skip
-_AT_A_TIME: Final = 16  # requests: a chunk of some megabytes takes tens of milliseconds
-
-
-@dataclass(frozen=True)
-class Place:
-    """A store's place on an object store: `objects` is what holds it, `name` its folder there."""
-
-    url: str
-    objects: ObjectStore
-    name: str
-
-    def key(self, path: str) -> str:
-        return f"{self.name}/{path}"
 
 
 @dataclass(frozen=True)
@@ -57,43 +33,6 @@ class Sent:
 
     brought: int
     there: int
-
-
-def is_object_url(url: str | os.PathLike[str]) -> bool:
-    return os.fspath(url).lower().startswith(SCHEMES)
-
-
-def place_of(url: str, options: Mapping[str, str]) -> Place:
-    """Where a URL leads. `options` are obstore's, `endpoint` say; others come from the environment
-    (AWS_ACCESS_KEY_ID and so on).
-
-    Raises UsageError when it names no folder, or an option is unknown.
-    """
-    try:
-        from obstore.exceptions import BaseError
-        from obstore.store import from_url
-    except ImportError as error:
-        raise UsageError(
-            f"{url}: object stores need one more package: pip install '.[objects]'"
-        ) from error
-    parent, _, name = url.rstrip("/").rpartition("/")
-    if not name or parent.endswith("/") or parent.endswith(":"):
-        raise UsageError(f"{url}: give bucket and name, as in s3://bucket/features/ped2.zarr")
-    prefix = next(p for scheme, p in _PREFIXES.items() if url.lower().startswith(scheme))
-    client = {key: value for key, value in options.items() if key in _CLIENT}
-    config = {
-        # With its prefix, or an unknown one ends the process (obstore 0.12).
-        prefix + key.removeprefix(prefix): value
-        for key, value in options.items()
-        if key not in _CLIENT
-    }
-    if config.get(f"{prefix}endpoint", "").startswith("http://"):
-        client.setdefault("allow_http", "true")  # it was asked for
-    try:
-        objects = from_url(parent, config=config, client_options=client)  # type: ignore[call-overload]
-        return Place(url, objects, name)
-    except (BaseError, ValueError) as error:
-        raise UsageError(f"{url}: cannot be used: {_first_line(error)}") from error
 
 
 def upload(
@@ -125,17 +64,16 @@ def upload(
         def bring(item: tuple[str, Path]) -> bool:
             return _put(place, item[0], item[1], there)
 
-        with ThreadPoolExecutor(_AT_A_TIME) as pool:
-            # Features, and only then what says that they are there.
-            for part in (first, last):
-                for new in pool.map(bring, part.items()):
-                    done, brought = done + 1, brought + new
-                    progress(done, of)
-        with talking(place, StoreUnwritable):
-            place.objects.put(place.key(METADATA), json.dumps(document, indent=2).encode())
-            extra = [path for path in there if path not in {*first, *last, METADATA}]
-            if extra:
-                place.objects.delete([place.key(path) for path in extra])
+        # Features, and only then what says that they are there.
+        for part in (first, last):
+            for new in many(bring, part.items()):
+                done, brought = done + 1, brought + new
+                progress(done, of)
+        arrays.put_document(place, document)
+        extra = [path for path in there if path not in {*first, *last, METADATA}]
+        if extra:
+            with writing(place):
+                delete(place, extra)
     return Sent(brought, of - brought)
 
 
@@ -158,8 +96,7 @@ def download(
     with locked(target):
         if root.exists():
             raise UsageError(f"{root}: is there already; give another place, or move it away")
-        with talking(place, StoreUnreadable):
-            document = json.loads(bytes(place.objects.get(place.key(METADATA)).bytes()))
+        document = layout.read(place)
         with writing(gathered):
             gathered.mkdir(parents=True, exist_ok=True)
             disk.sweep(gathered)
@@ -177,10 +114,9 @@ def download(
         def bring(path: str) -> bool:
             return _get(place, path, gathered / path, there[path])
 
-        with ThreadPoolExecutor(_AT_A_TIME) as pool:
-            for new in pool.map(bring, there):
-                done, brought = done + 1, brought + new
-                progress(done, len(there))
+        for new in many(bring, there):
+            done, brought = done + 1, brought + new
+            progress(done, len(there))
         for name, committed in members.items():
             if name in FUSED or committed.get("node_type") == "group":
                 arrays.put_document(gathered / name, committed)
@@ -259,13 +195,8 @@ def _files(
 
 def _there(place: Place) -> dict[str, int]:
     """What lies there: path inside the store -> bytes."""
-    with talking(place, StoreUnreadable):
-        prefix = place.key("")
-        return {
-            one["path"].removeprefix(prefix): one["size"]
-            for page in place.objects.list(prefix)
-            for one in page
-        }
+    with reading(place):
+        return place.sizes()
 
 
 def _put(place: Place, path: str, file: Path, there: Mapping[str, int]) -> bool:
@@ -273,67 +204,33 @@ def _put(place: Place, path: str, file: Path, there: Mapping[str, int]) -> bool:
     with reading(file):
         content = file.read_bytes()
     if not path.endswith(METADATA):
-        _check(content, str(file))
-    with talking(place, StoreUnwritable):
+        chunks.check(content, str(file))
+    with writing(place / path):
         if there.get(path) == len(content):
             # The checksum at a chunk's end tells its content: four bytes are read, not megabytes.
-            length = min(4, len(content))
-            end = place.objects.get_range(
-                place.key(path), start=len(content) - length, length=length
-            )
-            if not path.endswith(METADATA) and bytes(end) == content[-length:]:
+            end = _end(place / path, len(content))
+            if not path.endswith(METADATA) and end == content[-chunks.CHECKSUM :]:
                 return False
-        place.objects.put(place.key(path), content)
+        (place / path).write_bytes(content)
     return True
 
 
 def _get(place: Place, path: str, file: Path, size: int) -> bool:
     if file.exists() and file.stat().st_size == size and not path.endswith(METADATA):
-        with talking(place, StoreUnreadable):
-            end = bytes(place.objects.get_range(place.key(path), start=size - 4, length=4))
-        if file.read_bytes()[-4:] == end:
+        with reading(place / path):
+            end = _end(place / path, size)
+        if file.read_bytes()[-chunks.CHECKSUM :] == end:
             return False
-    with talking(place, StoreUnreadable):
-        content = bytes(place.objects.get(place.key(path)).bytes())
+    with reading(place / path):
+        content = (place / path).read_bytes()
     if not path.endswith(METADATA):
-        _check(content, f"{place.url}/{path}")
+        chunks.check(content, f"{place}/{path}")
     with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         disk.replace(file, lambda partial: partial.write_bytes(content))
     return True
 
 
-def _check(content: bytes, where: str) -> None:
-    """The last codec of every array is a CRC-32C, little-endian, at the chunk's end."""
-    import google_crc32c
-
-    if google_crc32c.value(content[:-4]) != int.from_bytes(content[-4:], "little"):
-        raise StoreUnreadable(
-            f"{where}: is damaged: its checksum does not fit. fs-submit verify tells what to do."
-        )
-
-
-@contextmanager
-def talking(place: Place, kind: type[FeatureStoreError]) -> Iterator[None]:
-    """Turns what the object store refuses into one error, without its address's secrets."""
-    from obstore.exceptions import BaseError, NotFoundError
-
-    try:
-        yield
-    except (FileNotFoundError, NotFoundError) as error:
-        raise kind(
-            f"{place.url}: there is no store (or what was there a moment ago is gone)."
-        ) from error
-    except (BaseError, OSError) as error:
-        if "NoSuchBucket" in str(error):
-            raise kind(
-                f"{place.url}: there is no such bucket; make it, or correct the name."
-            ) from error
-        raise kind(
-            f"{place.url}: the object store did not do it: {_first_line(error)}. Run the command "
-            "again when that is put right; what was finished before is safe."
-        ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+def _end(where: Place, size: int) -> bytes:
+    length = min(chunks.CHECKSUM, size)
+    return bytes(where.objects.get_range(where.path, start=size - length, length=length))

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 
-from featurestore import arrays
+from featurestore import arrays, objectlock
 from featurestore.errors import UsageError
+from featurestore.place import Place, Spot
 
 
 class Opened:
     """What `Store` is made on: its arrays by name, as they are on disk."""
 
-    def __init__(self, url: str, root: Path, *, writable: bool) -> None:
+    def __init__(self, url: str, root: Spot, *, writable: bool) -> None:
         self.url = url
         self._root = root
         self._writable = writable
@@ -47,6 +47,8 @@ class Opened:
             self._write(name, slice(length, None), values)
 
     def _check_writable(self) -> None:
+        if isinstance(self._root, Place):
+            objectlock.check(self._root)
         if not self._writable:
             raise UsageError(f"{self.url}: is open for reading only")
         if self._failed:

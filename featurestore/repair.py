@@ -10,20 +10,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from featurestore import arrays, disk, fused
+from featurestore import arrays, chunks, disk, fused
 from featurestore.arrays import METADATA
 from featurestore.disk import reading, writing
 from featurestore.errors import StoreUnreadable
 from featurestore.layout import Members
-from featurestore.schema import FUSED, is_array_name, is_written_whole
+from featurestore.place import Place, Spot, many
+from featurestore.schema import FUSED, RUNS, is_array_name, is_written_whole
 
 
-def repair(root: Path, mode: fused.Mode, members: Members) -> None:
+def repair(root: Spot, mode: fused.Mode, members: Members) -> None:
     """Brings a store back to its last commit. The caller holds the lock.
 
     Raises StoreUnreadable when an array that was committed is gone, StoreUnwritable when the disk
     refuses.
     """
+    if isinstance(root, Place):
+        _repair_there(root, members)
+        return
     with writing(root):
         _drop_uncommitted(root, members)
         disk.sweep(root)
@@ -36,14 +40,34 @@ def repair(root: Path, mode: fused.Mode, members: Members) -> None:
                 fused.settle(root, mode, name)
 
 
-def _drop_uncommitted(root: Path, members: Members) -> None:
+def _repair_there(root: Place, members: Members) -> None:
+    """The same on an object store, by its names alone: no list of chunks is asked for.
+
+    A fused array's chunks are put by whoever puts its parts', before these count as done, so
+    nothing has to be compared. Runs are written once, before the commit that lists them.
+    """
+    with writing(root):
+        _drop_uncommitted(root, members)
+        for run in disk.names(root / RUNS):
+            whole = run == METADATA and RUNS in members
+            if not whole and f"{RUNS}/{run}" not in members:
+                disk.remove(root / RUNS / run)
+    names = [
+        name
+        for name, committed in members.items()
+        if committed.get("node_type") == "array" and not name.startswith(f"{RUNS}/")
+    ]
+    list(many(lambda name: _restore(root, name, members[name]), names))
+
+
+def _drop_uncommitted(root: Spot, members: Members) -> None:
     for name in disk.names(root):
         # Whatever else somebody put here is not ours to delete.
         if name not in members and is_array_name(name):
             disk.remove(root / name)
 
 
-def _restore(root: Path, name: str, committed: Mapping[str, Any]) -> None:
+def _restore(root: Spot, name: str, committed: Mapping[str, Any]) -> None:
     folder = root / name
     with reading(folder):
         try:
@@ -59,25 +83,29 @@ def _restore(root: Path, name: str, committed: Mapping[str, Any]) -> None:
             raise StoreUnreadable(f"{folder / METADATA}: is damaged: {error}.") from error
     if found == committed:
         return
-    if found and name not in FUSED:
+    if found and (name not in FUSED or isinstance(root, Place)):
         _cut_back(root, name, found["shape"], committed)
     arrays.put_document(folder, committed)
 
 
-def _cut_back(root: Path, name: str, found: Sequence[int], committed: Mapping[str, Any]) -> None:
+def _cut_back(root: Spot, name: str, found: Sequence[int], committed: Mapping[str, Any]) -> None:
     """Removes what was written beyond the committed shape; `found` is the shape on disk."""
-    shape, chunks = committed["shape"], committed["chunk_grid"]["configuration"]["chunk_shape"]
-    kept = [-(-length // chunk) for length, chunk in zip(shape, chunks, strict=True)]
+    shape, size = committed["shape"], committed["chunk_grid"]["configuration"]["chunk_shape"]
+    kept = [-(-length // chunk) for length, chunk in zip(shape, size, strict=True)]
     folder = root / name / "c"
     # Features grow by clips alone, so of them the first axis is all that is looked at.
     deep = 1 + max(axis for axis, length in enumerate(shape) if axis == 0 or found[axis] > length)
     with writing(folder):
-        _drop_chunks(folder, kept[:deep])
+        if isinstance(folder, Place):
+            grid = [-(-length // chunk) for length, chunk in zip(found, size, strict=True)]
+            chunks.drop(folder, grid, kept)
+        else:
+            _drop_chunks(folder, kept[:deep])
     if is_written_whole(name):
         return
     # The last chunk that stays may hold values of clips, frames or videos that do not: the next
     # ones to have their numbers must read as nothing until they are written.
-    ends = [min(n, k * chunk) for n, k, chunk in zip(found, kept, chunks, strict=True)]
+    ends = [min(n, k * chunk) for n, k, chunk in zip(found, kept, size, strict=True)]
     for axis, (length, end) in enumerate(zip(shape, ends, strict=True)):
         if length < end and _reaches(folder, axis, kept[axis] - 1):
             array = arrays.open_array(root, name, empty_chunks=len(shape) == 3)
@@ -97,8 +125,12 @@ def _drop_chunks(folder: Path, kept: Sequence[int]) -> None:
             _drop_chunks(Path(entry.path), kept[1:])
 
 
-def _reaches(folder: Path, axis: int, chunk: int) -> bool:
+def _reaches(folder: Spot, axis: int, chunk: int) -> bool:
     """Whether there is a chunk of this number on the axis."""
     if axis == 0:
         return (folder / str(chunk)).exists()
-    return any(_reaches(Path(e.path), axis - 1, chunk) for e in disk.entries(folder))
+    return any(
+        _reaches(folder / name, axis - 1, chunk)
+        for name in disk.names(folder)
+        if isinstance(folder, Place) or (folder / name).is_dir()
+    )

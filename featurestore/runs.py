@@ -1,8 +1,10 @@
 """Runs: scores of one detector, kept in the store as the group `scores/<run>`.
 
 A run is written beside its place under a name that readers skip, renamed when it is whole, and
-listed by the commit that follows: killed at any moment, there is a whole run or none. A run is
-of the clips and frames that there were when it was made; later ones come after them.
+listed by the commit that follows: killed at any moment, there is a whole run or none. On an object
+store, which cannot rename, it is written where it belongs, and what no commit lists goes when the
+store is next opened for writing. A run is of the clips and frames that there were when it was made;
+later ones come after them.
 """
 
 from __future__ import annotations
@@ -11,18 +13,18 @@ import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy.typing as npt
 
-from featurestore import arrays, disk, layout
+from featurestore import arrays, disk, layout, schema
 from featurestore.disk import PARTIAL, reading, writing
 from featurestore.errors import StoreUnreadable, UsageError
-from featurestore.location import local_path
+from featurestore.location import spot
+from featurestore.place import Place, Spot
 from featurestore.store import Url
 
-FOLDER: Final = "scores"
+FOLDER: Final = schema.RUNS
 DIMS: Final = ("clip", "frame", "video")
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")
@@ -81,20 +83,21 @@ def write_run(
     Raises UsageError for a name that is taken or none, or for columns of one dimension that have
     different lengths; StoreUnwritable.
     """
-    import zarr
-
     check_name(name)
-    root = local_path(url).resolve()
+    root = spot(url)
     _check_lengths(name, columns)
     taken = name in run_names(url)
     if taken and not replace:
         raise UsageError(f"{url}: has a run {name!r} already; give another name, or --replace")
-    new = root / FOLDER / f"{name}.{uuid.uuid4().hex}{PARTIAL}"
+    there = isinstance(root, Place)
+    new = root / FOLDER / (name if there else f"{name}.{uuid.uuid4().hex}{PARTIAL}")
+    if there and taken:
+        delete_run(url, name)
     try:
         with writing(new):
             if not (root / FOLDER / arrays.METADATA).exists():
-                zarr.create_group(root / FOLDER)
-            zarr.create_group(new, attributes=dict(attributes))
+                arrays.make_group(root / FOLDER, {})
+            arrays.make_group(new, attributes)
         for column, of in columns.items():
             made = arrays.make_column(
                 new, column, of.dim, of.values.dtype.name, len(of.values), of.attributes
@@ -103,14 +106,16 @@ def write_run(
                 arrays.write(made, new / column, slice(None), of.values)
         # A reader who opens the group itself looks for this there.
         layout.commit(new)
-        if taken:
-            delete_run(url, name)
-        with writing(new):
-            # What a killed writer renamed but did not commit is whole, but was not asked for.
-            disk.remove(root / FOLDER / name)
-            new.rename(root / FOLDER / name)
+        if not isinstance(new, Place) and not isinstance(root, Place):
+            if taken:
+                delete_run(url, name)
+            with writing(new):
+                # What a killed writer renamed but did not commit is whole, but was not asked for.
+                disk.remove(root / FOLDER / name)
+                new.rename(root / FOLDER / name)
     except BaseException:
-        disk.remove(new)
+        if not there:  # there, an object store that is away would be waited for once more
+            disk.remove(new)
         raise
     layout.commit(root)
 
@@ -120,7 +125,7 @@ def run_names(url: Url) -> tuple[str, ...]:
 
     Raises StoreNotFound, NotAStore, StoreUnreadable.
     """
-    members = layout.members(layout.read(local_path(url).resolve()))
+    members = layout.members(layout.read(spot(url)))
     return tuple(
         sorted(
             path.removeprefix(f"{FOLDER}/")
@@ -160,7 +165,7 @@ def delete_run(url: Url, name: str) -> None:
     Raises UsageError, naming those there are, if it is not there; StoreUnwritable.
     """
     folder = _there(url, name)
-    root = local_path(url).resolve()
+    root = spot(url)
     document = layout.read(root)
     # The commit first, the files afterwards: a reader never finds a run in the list that is gone.
     for path in list(layout.members(document)):
@@ -171,12 +176,12 @@ def delete_run(url: Url, name: str) -> None:
         disk.remove(folder)
 
 
-def _there(url: Url, name: str) -> Path:
+def _there(url: Url, name: str) -> Spot:
     names = run_names(url)
     if name not in names:
         known = f"it has {', '.join(names)}" if names else "it has none: fs-submit score makes one"
         raise UsageError(f"{url}: has no run {name!r}; {known}")
-    return local_path(url).resolve() / FOLDER / name
+    return spot(url) / FOLDER / name
 
 
 def _check_lengths(name: str, columns: Mapping[str, Column]) -> None:

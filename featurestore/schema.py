@@ -30,6 +30,8 @@ VIDEO_CHUNK: Final = 16_384
 FRAME_CHUNK: Final = 4_194_304
 SPLIT_CHUNK: Final = 1_048_576
 
+RUNS: Final = "scores"  # the group of runs
+
 MISSING: Final = 0
 DONE: Final = 1
 FAILED: Final = 2

@@ -10,19 +10,29 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from featurestore import arrays, catalog, disk, fused, labelled, layout, provenance, schema
+from featurestore import (
+    arrays,
+    catalog,
+    chunks,
+    disk,
+    fused,
+    labelled,
+    layout,
+    provenance,
+    schema,
+)
 from featurestore.blocks import blank_clips, missing, runs, written_blocks
 from featurestore.catalog import NewVideo, Video
 from featurestore.clips import CLIP_FRAMES
 from featurestore.errors import UsageError
 from featurestore.labelled import Labelled
-from featurestore.location import local_path
+from featurestore.location import spot
+from featurestore.place import Place, Spot
 from featurestore.repair import repair
 from featurestore.schema import BACKBONES, FEATURES, FUSED, parts_of, status_of
 
@@ -49,7 +59,7 @@ def create(
 
     Raises NotAStore or UsageError when something lies there already, StoreUnwritable.
     """
-    layout.make(local_path(url), dataset=dataset, block=block, fused_as=fused, segments=segments)
+    layout.make(spot(url), dataset=dataset, block=block, fused_as=fused, segments=segments)
     return open_store(url, "a")
 
 
@@ -62,7 +72,7 @@ def open_store(url: Url, mode: Literal["r", "a"] = "r") -> Store:
     Raises StoreNotFound, NotAStore (made by something else, or by a newer version),
     StoreUnreadable, StoreUnwritable.
     """
-    root = local_path(url).resolve()
+    root = spot(url)
     document = layout.read(root)
     if mode == "a":
         repair(root, document["attributes"]["fused"], layout.members(document))
@@ -77,7 +87,7 @@ class Store(Labelled):
     """An open store. Made by `create` and `open_store`. Labels and splits: see Labelled."""
 
     def __init__(
-        self, url: str, root: Path, document: Mapping[str, Any], *, writable: bool
+        self, url: str, root: Spot, document: Mapping[str, Any], *, writable: bool
     ) -> None:
         super().__init__(url, root, writable=writable)
         attributes = document["attributes"]
@@ -212,8 +222,16 @@ class Store(Labelled):
         provenance.check(self.url, name, self.provenance(name), attributes)
 
     def stored_bytes(self, name: str) -> int:
-        """Bytes on disk of an array of the store; links count nothing. Reads the folder's list."""
-        return disk.stored_bytes(self._root / self._known(name))
+        """Bytes on disk of an array of the store; links count nothing. Reads the folder's list; on
+        an object store, where that is long, it counts the blocks that have a clip done."""
+        if not isinstance(self._root, Place):
+            return disk.stored_bytes(self._root / self._known(name))
+        _, crops, width = self._arrays[self._known(name)].chunks
+        chunk = 4 * self.block * crops * width + chunks.CHECKSUM
+        return sum(
+            len(self._blocks(part)) * chunk * -(-self.shape(part)[2] // width)
+            for part in parts_of(name)
+        )
 
     # Changes that readers see at the next commit
 
@@ -276,7 +294,10 @@ class Store(Labelled):
             self._arrays[name] = arrays.make_features(
                 self._root, name, channels, self.clips, self.block, described
             )
-            fused.settle(self._root, self.fused, name)
+            if isinstance(self._root, Place):
+                chunks.show(self._root, name, {part: self._blocks(part) for part in parts_of(name)})
+            else:
+                fused.settle(self._root, self.fused, name)
 
     def replace_features(self, name: str, attributes: Mapping[str, Any]) -> None:
         """Forgets all features of a backbone, to compute them anew in another way.
@@ -288,7 +309,11 @@ class Store(Labelled):
         described = provenance.attributes_of(name, array.shape[2], attributes)
         with self._changing():
             self._write(status_of(name), slice(None), schema.MISSING)
-            fused.withdraw(self._root, name)
+            if isinstance(self._root, Place):
+                blocks = -(-self.clips // self.block)
+                chunks.withdraw(self._root, name, blocks, self.fused_arrays)
+            else:
+                fused.withdraw(self._root, name)
             arrays.clear(self._root, name)
             arrays.describe(self._root, name, described)
             self._arrays[name] = arrays.open_array(self._root, name)
@@ -352,10 +377,15 @@ class Store(Labelled):
         numbers = np.unique(np.asarray(clips, dtype=np.int64))
         if numbers.size and not 0 <= numbers[0] <= numbers[-1] < self.clips:
             raise UsageError(f"The store has no clips {numbers[0]} to {numbers[-1]}")
-        if numbers.size:
-            self._write(status, numbers, np.uint8(value))
-            if value == schema.FAILED:
-                blank_clips(self._root, backbone, numbers)
+        if not numbers.size:
+            return
+        there = isinstance(self._root, Place)
+        if there and value == schema.FAILED:
+            # First: `_blank_unfinished` cannot do it there when this is killed in between.
+            blank_clips(str(self._root), backbone, numbers)
+        self._write(status, numbers, np.uint8(value))
+        if not there and value == schema.FAILED:
+            blank_clips(str(self._root), backbone, numbers)
 
     # Below: private
 
@@ -373,7 +403,12 @@ class Store(Labelled):
 
     def _blank_unfinished(self) -> None:
         """Clips that are not done read NaN: a killed run may have written some without marking
-        them, or have marked them failed without blanking them."""
+        them, or have marked them failed without blanking them.
+
+        Not on an object store, where it would take a list of all chunks: what was written there and
+        not marked stays until it is written again, with the same values (see provenance)."""
+        if isinstance(self._root, Place):
+            return
         for name in self.backbones:
             written = written_blocks(self._root, name)
             # Only there can anything be: of a store that is just begun next to no status is read.
@@ -383,6 +418,12 @@ class Store(Labelled):
                 unfinished = part.start + np.flatnonzero(status != schema.DONE)
                 if np.isin(unfinished // self.block, written).any():
                     blank_clips(self._root, name, unfinished)
+
+    def _blocks(self, backbone: str) -> list[int]:
+        """Numbers of the blocks of which some clip is done."""
+        done = np.flatnonzero(self.status(backbone) == schema.DONE)
+        numbers: list[int] = np.unique(done // self.block).tolist()
+        return numbers
 
     def _backbone(self, name: str) -> str:
         if name in FUSED:

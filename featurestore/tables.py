@@ -6,7 +6,6 @@ are in the table of frames: all follows from it, and can be written anew where i
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -18,6 +17,7 @@ from featurestore.clips import CLIP_FRAMES
 from featurestore.errors import StoreUnreadable
 from featurestore.findings import REPAIR, Findings
 from featurestore.layout import Members
+from featurestore.place import Spot
 from featurestore.runs import FOLDER
 from featurestore.schema import DONE, FAILED, MISSING, status_of
 from featurestore.splits import TEST, TRAIN, UNUSED
@@ -36,7 +36,7 @@ _DERIVED: Final = {
 
 
 def check_tables(
-    root: Path, store: Store, members: Members, found: Findings
+    root: Spot, store: Store, members: Members, found: Findings
 ) -> dict[str, npt.NDArray[Any]] | None:
     """Adds what is wrong with the tables to `found`, and returns those that are right, by name.
 
@@ -94,7 +94,7 @@ def derived_columns(
 
 
 def _read_all(
-    root: Path, store: Store, members: Members, found: Findings
+    root: Spot, store: Store, members: Members, found: Findings
 ) -> dict[str, npt.NDArray[Any]]:
     """All tables that can be read, by name; what cannot be is added to `found`."""
     values: dict[str, npt.NDArray[Any]] = {}
@@ -109,7 +109,7 @@ def _read_all(
 
 
 def _add_unreadable(
-    root: Path, store: Store, name: str, array: zarr.Array[Any], what: str, found: Findings
+    root: Spot, store: Store, name: str, array: zarr.Array[Any], what: str, found: Findings
 ) -> None:
     backbone = name.removeprefix("status_")
     if name.startswith(f"{FOLDER}/"):
@@ -130,7 +130,7 @@ def _add_unreadable(
         found.add(name, what, way_out, mendable=False)
 
 
-def _damaged_chunks(root: Path, name: str, array: zarr.Array[Any]) -> list[str]:
+def _damaged_chunks(root: Spot, name: str, array: zarr.Array[Any]) -> list[str]:
     damaged = []
     for chunk in np.ndindex(*(-(-n // s) for n, s in zip(array.shape, array.chunks, strict=True))):
         at = tuple(slice(i * s, (i + 1) * s) for i, s in zip(chunk, array.chunks, strict=True))

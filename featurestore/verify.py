@@ -7,22 +7,22 @@ is writing can be looked at too: what that command has in hand counts as no prob
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from featurestore import arrays, disk, fused, layout, lock, schema
+from featurestore import arrays, chunks, fused, layout, lock, schema, strangers
 from featurestore.arrays import METADATA
-from featurestore.disk import PARTIAL
 from featurestore.errors import StoreUnreadable
 from featurestore.findings import REPAIR, Findings
-from featurestore.location import local_path
+from featurestore.location import spot
+from featurestore.place import Place, Spot
 from featurestore.schema import DONE, FUSED, status_of
 from featurestore.splits import shown
 from featurestore.store import Store, Url, open_store
+from featurestore.strangers import Listing
 from featurestore.tables import check_tables
 
 Progress = Callable[[int, int], None]
@@ -37,7 +37,7 @@ def verify(
     is called with blocks read and blocks in all. Raises StoreNotFound, NotAStore and
     StoreUnreadable when so much is gone that it cannot be opened.
     """
-    root = local_path(url).resolve()
+    root = spot(url)
     found = Findings(os.fspath(url))
     writer = None if alone else lock.writer(url)
     if writer:
@@ -46,87 +46,22 @@ def verify(
         )
     document = layout.read(root)
     members = layout.members(document)
-    _look_for_strangers(root, members, found, busy=writer is not None)
+    listing = Listing(root)
+    strangers.look(listing, members, found, busy=writer is not None)
     _compare_metadata(root, members, found, busy=writer is not None)
     store = open_store(url)
     tables = check_tables(root, store, members, found)
     if tables is not None:
-        _read_features(root, store, tables, found, progress, busy=writer is not None)
+        _read_features(listing, store, tables, found, progress, busy=writer is not None)
     if store.fused != "none":
         _look_at_fused(root, store, found)
     return found
 
 
-# What lies there
+# What the arrays say
 
 
-def _look_for_strangers(
-    root: Path, members: layout.Members, found: Findings, *, busy: bool
-) -> None:
-    """Files that are of no array: leftovers of killed commands, and what others put there."""
-    leftovers: list[str] = []
-    unknown: list[str] = []
-    for folder in ("", *members):
-        depth = folder.count("/") + 1 if folder else 0
-        committed = members.get(folder)
-        inner = {path.split("/")[depth] for path in members if path.startswith(f"{folder}/")}
-        if not folder:
-            inner = {path.split("/")[0] for path in members}
-        if committed and committed.get("node_type") == "array":
-            leftovers += _beyond(root, folder, committed, unknown)
-            inner = {"c"}
-        for name in disk.names(root / folder):
-            if name in inner or name == METADATA:
-                continue
-            uncommitted = name.endswith(PARTIAL) or (not folder and schema.is_array_name(name))
-            (leftovers if uncommitted else unknown).append(f"{folder}/{name}".lstrip("/"))
-    beside = [n for n in disk.names(root.parent) if n.startswith(f"{root.name}.")]
-    leftovers += [f"../{name}" for name in beside if name.endswith(PARTIAL)]
-    if leftovers and not busy:
-        found.add(
-            shown(leftovers),
-            f"left over by a command that was killed ({len(leftovers)})",
-            f"The next command that writes removes those inside the store; {REPAIR} removes all",
-        )
-    if unknown:
-        found.add(
-            shown(unknown),
-            f"no part of a store, and readers may warn of it ({len(unknown)})",
-            "Move them out of the store's folder",
-            mendable=False,
-        )
-
-
-def _beyond(root: Path, name: str, committed: Mapping[str, Any], unknown: list[str]) -> list[str]:
-    """Chunks of an array that lie beyond its shape, and unfinished ones."""
-    grid = committed["chunk_grid"]["configuration"]["chunk_shape"]
-    counts = [-(-length // chunk) for length, chunk in zip(committed["shape"], grid, strict=True)]
-    left: list[str] = []
-
-    def walk(folder: str, counts: Sequence[int]) -> None:
-        for entry in disk.entries(root / folder):
-            path = f"{folder}/{entry.name}"
-            if entry.name.endswith(PARTIAL):
-                left.append(path)
-            elif not entry.name.isdecimal():
-                unknown.append(path)
-            elif int(entry.name) >= counts[0]:
-                left.extend([path] if _any_file(root / path) else [])
-            elif len(counts) > 1:
-                walk(path, counts[1:])
-
-    walk(f"{name}/c", counts)
-    return left
-
-
-def _any_file(path: Path) -> bool:
-    """Whether something lies there, an empty folder aside: those of dropped chunks stay."""
-    if path.is_symlink() or not path.is_dir():
-        return True
-    return any(_any_file(Path(entry.path)) for entry in disk.entries(path))
-
-
-def _compare_metadata(root: Path, members: layout.Members, found: Findings, *, busy: bool) -> None:
+def _compare_metadata(root: Spot, members: layout.Members, found: Findings, *, busy: bool) -> None:
     changed = []
     for name, committed in members.items():
         try:
@@ -164,7 +99,7 @@ def _compare_metadata(root: Path, members: layout.Members, found: Findings, *, b
 
 
 def _read_features(
-    root: Path,
+    listing: Listing,
     store: Store,
     tables: Mapping[str, npt.NDArray[Any]],
     found: Findings,
@@ -175,7 +110,7 @@ def _read_features(
     blocks = -(-store.clips // store.block)
     of = blocks * len(store.backbones)
     for number, name in enumerate(store.backbones):
-        look = _Look(root, store, tables, found, name)
+        look = _Look(listing, store, tables, found, name)
         for block in range(blocks):
             first = block * store.block
             look.at(range(first, min(first + store.block, store.clips)))
@@ -188,13 +123,13 @@ class _Look:
 
     def __init__(
         self,
-        root: Path,
+        listing: Listing,
         store: Store,
         tables: Mapping[str, npt.NDArray[Any]],
         found: Findings,
         name: str,
     ) -> None:
-        self._root, self._store, self._found, self._name = root, store, found, name
+        self._listing, self._store, self._found, self._name = listing, store, found, name
         self._tables = tables
         # None: it is damaged, so that nobody knows which clips are done.
         self._status = tables.get(status_of(name))
@@ -226,23 +161,28 @@ class _Look:
 
     def tell(self, *, busy: bool) -> None:
         """The problems of all blocks read."""
-        if self._unmarked and not busy:
+        what = "with values that were never marked done"
+        if self._unmarked and isinstance(self._listing.root, Place):
+            # Written anew, with the same values, by the extract that marks them.
+            note = f"{self._name}: {self._shown(self._unmarked)} {what}"
+            self._found.notes.append(f"{note}, by a command that was killed")
+        elif self._unmarked and not busy:
             self._found.add(
                 self._name,
-                f"{self._shown(self._unmarked)} with values that were never marked done",
+                f"{self._shown(self._unmarked)} {what}",
                 f"The next command that writes blanks them, or {REPAIR}",
             )
         again = "fs-submit import" if self._name.startswith("imported_") else "fs-submit extract"
         way_out = f"{REPAIR}, then {again} again"
-        for what, clips in self._wrong.items():
-            self._found.add(self._name, f"{self._shown(clips)} {what}", way_out)
+        for wrong, clips in self._wrong.items():
+            self._found.add(self._name, f"{self._shown(clips)} {wrong}", way_out)
         for path in self._damaged:
             self._found.chunks.append(path)
             self._found.add(path, "is damaged: its checksum does not fit", way_out)
 
     def _chunks(self, clips: range) -> list[str]:
         folder = f"{self._name}/c/{clips.start // self._store.block}/0"
-        numbers = [int(name) for name in disk.names(self._root / folder) if name.isdecimal()]
+        numbers = [int(name) for name in self._listing.names(folder) if name.isdecimal()]
         return [f"{folder}/{number}" for number in sorted(numbers)]
 
     def _whole(self, path: str, clips: range) -> bool:
@@ -281,14 +221,19 @@ def _constant(values: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
     return constant
 
 
-def _look_at_fused(root: Path, store: Store, found: Findings) -> None:
+def _look_at_fused(root: Spot, store: Store, found: Findings) -> None:
     for name in store.fused_arrays:
         if not (root / name / METADATA).exists():
             continue  # told already; what puts it back makes its chunks too
         wrong: dict[str, list[str]] = {}
-        for path, what in fused.differences(root, name):
+        there = isinstance(root, Place)
+        for path, what in (
+            chunks.differences(root, name, store.clips, store.block)
+            if isinstance(root, Place)
+            else fused.differences(root, name)
+        ):
             wrong.setdefault(what, []).append(path)
-            if what != fused.LACKS:
+            if there or what != fused.LACKS:
                 found.strays.append(path)
         for what, paths in wrong.items():
             found.add(shown(paths), f"{len(paths)} chunks of {name} {what}", REPAIR)

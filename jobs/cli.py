@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from contextlib import ExitStack
 from json import dumps
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,14 @@ from typing import Any
 import click
 
 from featurestore.errors import FeatureStoreError
+from featurestore.place import is_object_url, told
 from jobs.cli_bench import bench
 from jobs.cli_cluster import cluster, cluster_options
 from jobs.cli_datasets import datasets
 from jobs.cli_detector import COMMANDS as DETECTOR_COMMANDS
 from jobs.cli_exchange import export, import_
 from jobs.cli_keeping import COMMANDS as KEEPING_COMMANDS
-from jobs.cli_option import option, random_split_options
+from jobs.cli_option import option, random_split_options, storage_options
 from jobs.cli_splits import split
 
 __all__ = ["main"]
@@ -43,9 +45,10 @@ for command in (
 
 @cli.command()
 @option("--dataset", required=True, help="ped2, avenue, ...: see fs-submit datasets.")
-@option("--root", type=click.Path(path_type=Path), help="Where it lies.  [./data/DATASET]")
+@option("--root", help="Folder (or URL, of video files) where it lies.  [./data/DATASET]")
 @option("--store", default="features", help="Folder (or URL) that holds NAME.zarr.")
 @option("--name", help="Name of the store.  [the dataset's, or the folder's own name]")
+@storage_options
 @option("--videos", type=Names(), multiple=True, help="Only these: a name or a glob, repeated.")
 @option(
     "--labels",
@@ -97,7 +100,7 @@ for command in (
 @option("--retry-failed", is_flag=True, help="Try again what failed before.")
 @option("--dry-run", is_flag=True, help="Say what there is to do and how long it takes; stop.")
 def extract(
-    root: Path | None,
+    root: str | None,
     backbones: str,
     videos: tuple[str, ...],
     dataset: str,
@@ -110,20 +113,27 @@ def extract(
     """
     from jobs.extract import run
     from jobs.options import Options
+    from jobs.remote import mirrored
 
-    options = Options(
-        dataset=dataset,
-        root=root or Path("data") / dataset,
-        backbones=tuple(b for b in backbones.replace(",", " ").split() if b),
-        videos=videos,
-        **rest,
-    )
-    sys.exit(run(options, say=click.echo))
+    with ExitStack() as stack:
+        origin = root if root and is_object_url(root) else ""
+        options = Options(
+            dataset=dataset,
+            root=stack.enter_context(mirrored(origin))
+            if origin
+            else Path(root or f"data/{dataset}"),
+            origin=origin.rstrip("/"),
+            backbones=tuple(b for b in backbones.replace(",", " ").split() if b),
+            videos=videos,
+            **rest,
+        )
+        sys.exit(run(options, say=click.echo))
 
 
 @cli.command()
 @option("--store", default="features", help="Folder (or URL) of stores, or one store.")
 @option("--name", help="Only the store of this name.")
+@storage_options
 @option("--json", is_flag=True, help="For machines.")
 def status(store: str, name: str | None, json: bool) -> None:
     """What each store holds: clips done, missing and failed, why, and what made them."""
@@ -150,6 +160,12 @@ def main() -> None:
         sys.exit(130)
     except FeatureStoreError as error:
         click.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except Exception as error:
+        # What xarray read for the detector, without us; its text may hold a key.
+        if type(error).__module__ != "obstore.exceptions":
+            raise
+        click.echo(f"error: the object store did not do it: {told(error)}", err=True)
         sys.exit(1)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from featurestore.errors import SplitError, UsageError
-from jobs.cli_option import option, random_split_options
+from jobs.cli_option import option, random_split_options, storage_options
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -42,6 +42,7 @@ def _all(*options: Any) -> Callable[[Command], Command]:
 _where = _all(
     option("--store", default="features", help="Folder (or URL) of stores, or one store."),
     option("--name", "dataset", help="Only the store of this name."),
+    storage_options,
 )
 _fitting = _all(
     option("--features", multiple=True, help="Feature arrays, by comma.  [all that are complete]"),

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import click
 
-from jobs.cli_option import option
+from jobs.cli_option import option, storage_options
 
 __all__ = ["export", "import_"]
 
@@ -34,6 +34,7 @@ _PATH = click.Path(path_type=Path)
 @option("--frames", type=_PATH, help="A CSV with video,frames: how long the videos are.")
 @option("--store", default="features", help="Folder (or URL) that holds NAME.zarr.")
 @option("--name", help="Name of the store.  [the dataset's]")
+@storage_options
 @option("--dataset", help="Which dataset they are of.  [the folder's own name]")
 @option("--array", default="rtfm", help="Name of the array: imported_ARRAY.")
 @option("--made-by", default="", help="What made them, for people.")
@@ -89,6 +90,7 @@ def import_(
 )
 @option("--store", default="features", help="Folder (or URL) of stores, or one store.")
 @option("--name", "dataset", help="The store of this name.  [the only one there]")
+@storage_options
 @option("--array", help="Which features.  [the only ones there]")
 @option("--split", help="Which split.  [the only one there]")
 @option(

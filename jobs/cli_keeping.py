@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from featurestore.errors import NotAStore, StoreUnreadable, UsageError
-from jobs.cli_option import option
+from jobs.cli_option import option, storage_options
 
 if TYPE_CHECKING:
     from featurestore.findings import Findings
@@ -23,6 +23,7 @@ PROBLEMS = 3  # exit code
 @click.command()
 @option("--store", default="features", help="Folder (or URL) of stores, or one store.")
 @option("--name", "dataset", help="Only the store of this name.")
+@storage_options
 @click.option("--repair", is_flag=True, help="Mark what is broken missing: extract computes it.")
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def verify(store: str, dataset: str | None, repair: bool, as_json: bool) -> None:
@@ -116,11 +117,7 @@ def compact(store: str, dataset: str | None) -> None:
 @click.command("copy")
 @click.argument("source")
 @click.argument("target")
-@option(
-    "--storage-options",
-    multiple=True,
-    help="Of an object store: endpoint=http://..., repeated; or all as JSON.",
-)
+@storage_options
 @option("--backbones", default="all", help="Some of the arrays, by comma; all.")
 @option(
     "--fused",
@@ -128,16 +125,14 @@ def compact(store: str, dataset: str | None) -> None:
     type=click.Choice(["auto", "link", "copy", "none"]),
     help="How a new copy keeps fused arrays; auto: links where the disk has them.",
 )
-def copy_(
-    source: str, target: str, backbones: str, fused: Any, storage_options: tuple[str, ...]
-) -> None:
+def copy_(source: str, target: str, backbones: str, fused: Any) -> None:
     """Copy the store SOURCE to TARGET (a store, NAME.zarr, or a folder), or complete a copy.
 
     One of them may be on an object store: s3://bucket/folder, gs://, az://. Safe to stop and to run
     again. Tables, labels, splits and runs come along; a fused array brings its parts.
     """
     from featurestore.copying import copy
-    from featurestore.objects import is_object_url
+    from featurestore.place import is_object_url
     from jobs.progress import Counted
 
     source = source.rstrip("/")
@@ -145,7 +140,7 @@ def copy_(
         target = f"{target.rstrip('/')}/{source.rsplit('/', 1)[-1]}"
     names = tuple(name for name in backbones.replace(",", " ").split() if name != "all")
     if is_object_url(source) or is_object_url(target):
-        _over_the_network(source, target, names, fused, storage_options)
+        _over_the_network(source, target, names, fused)
         return
     done = copy(
         source,
@@ -158,47 +153,26 @@ def copy_(
     click.echo(f"{target}: {done.clips} clips copied ({', '.join(done.arrays)}){there}")
 
 
-def _over_the_network(
-    source: str, target: str, names: tuple[str, ...], fused: Any, options: tuple[str, ...]
-) -> None:
+def _over_the_network(source: str, target: str, names: tuple[str, ...], fused: Any) -> None:
     from featurestore.objectlock import locked_there
-    from featurestore.objects import download, is_object_url, place_of, upload
+    from featurestore.objects import download, upload
+    from featurestore.place import is_object_url, place_of
     from jobs.progress import Counted
 
     progress = Counted("copied", sys.stderr, noun="objects")
-    given = _options(options)
     if not is_object_url(target):
-        done = download(
-            place_of(source, given), target, names=names, fused_as=fused, progress=progress
-        )
+        done = download(place_of(source), target, names=names, fused_as=fused, progress=progress)
     elif is_object_url(source):
         raise UsageError(f"{source}: copy it to a folder first, and from there to {target}")
     elif fused == "link":
         raise UsageError("--fused link: an object store has no links; copy (the default) or none")
     else:
-        place = place_of(target, given)
+        place = place_of(target)
         with locked_there(place):
             fused_as: Literal["copy", "none"] = "none" if fused == "none" else "copy"
             done = upload(source, place, names=names, fused_as=fused_as, progress=progress)
     there = f"; {done.there} were there" if done.there else ""
     click.echo(f"{target}: {done.brought} objects copied{there}")
-
-
-def _options(texts: tuple[str, ...]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if text.lstrip().startswith("{"):
-            try:
-                found |= {str(k): str(v) for k, v in json.loads(text).items()}
-            except ValueError:
-                # Without the text: it may hold a secret.
-                raise UsageError("--storage-options: begins as JSON, but is none") from None
-        elif equals and name:
-            found[name.strip()] = value
-        else:
-            raise UsageError("--storage-options: give name=value, or all as JSON")
-    return found
 
 
 COMMANDS = (verify, compact, copy_)

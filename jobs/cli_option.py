@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import click
 
-__all__ = ["option", "random_split_options"]
+from featurestore.errors import UsageError
+from featurestore.place import use
+
+__all__ = ["option", "random_split_options", "storage_options"]
 
 
 def option(name: str, *names: str, **settings: Any) -> Any:
@@ -36,3 +40,41 @@ def random_split_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = one(command)
     return command
+
+
+class _Pairs(click.types.StringParamType):
+    """In the environment pairs are apart by blanks; JSON is one."""
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        return [rv] if rv.lstrip().startswith("{") else rv.split()
+
+
+def storage_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """``--storage-options``: of all object stores that the command opens. It gets no argument."""
+    made: Callable[..., Any] = option(
+        "--storage-options",
+        type=_Pairs(),
+        multiple=True,
+        expose_value=False,
+        metavar="NAME=VALUE",
+        callback=lambda context, parameter, texts: use(_storage(texts)),
+        help="Of an object store: endpoint=http://..., repeated; or all as JSON.",
+    )(command)
+    return made
+
+
+def _storage(texts: tuple[str, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if text.lstrip().startswith("{"):
+            try:
+                found |= {str(k): str(v) for k, v in json.loads(text).items()}
+            except ValueError:
+                # Without the text: it may hold a secret.
+                raise UsageError("--storage-options: begins as JSON, but is none") from None
+        elif equals and name:
+            found[name.strip()] = value
+        else:
+            raise UsageError("--storage-options: give name=value, or all as JSON")
+    return found

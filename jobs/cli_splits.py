@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from jobs.cli_option import option, random_split_options
+from jobs.cli_option import option, random_split_options, storage_options
 
 __all__ = ["split"]
 
@@ -23,6 +23,7 @@ def split() -> None:
 @split.command()
 @option("--store", **_STORE)
 @option("--name", "dataset", help="The store of this name.  [the only one there]")
+@storage_options
 @option(
     "--split",
     "texts",
@@ -44,6 +45,7 @@ def add(store: str, dataset: str | None, texts: tuple[str, ...], **settings: Any
 @split.command("list")
 @option("--store", **_STORE)
 @option("--name", "dataset", help="Only the store of this name.")
+@storage_options
 @click.option("--json", "as_json", is_flag=True, help="For machines.")
 def list_(store: str, dataset: str | None, as_json: bool) -> None:
     """The splits of each store: videos to train and to test, by label, and where it is from."""

@@ -212,9 +212,7 @@ class Drive:
             return
         del running[future]
         waiting.finished(task)
-        bad = {f.video: f for f in result.failures}
-        for segment in task.segments:
-            self._mark(task, segment, bad.get(segment.video))
+        self._mark(task, {f.video: f for f in result.failures})
         self._live.pop(result.worker, None)
         self._count(task.clips, task.clips * sum(self.cost[b] for b in task.backbones))
         a_clip = sum(self.cost[b] for b in task.backbones)
@@ -222,18 +220,22 @@ class Drive:
         if len(running) < TASKS_PER_WORKER * max(1, len(self._workers)):
             self._submit(waiting, running, prefer=task.block, near=result.worker)
 
-    def _mark(self, task: Task, segment: Segment, failure: Failure | None) -> None:
-        """Mark the clips of one segment: done if they were written and end before any damage."""
-        if failure is not None:
+    def _mark(self, task: Task, failures: Mapping[int, Failure]) -> None:
+        """Mark the clips of a task: done if they were written and end before any damage."""
+        for failure in failures.values():
             self._fail(failure)
-        clips = np.arange(segment.first, segment.first + len(segment.starts))
-        ends = np.minimum(np.array(segment.starts) + CLIP_FRAMES, segment.frames)
-        good = ends <= self.good_frames.get(segment.video, segment.frames)
-        if failure is not None:
-            good[failure.written :] = False
+        done, failed = [], []
+        for segment in task.segments:
+            clips = np.arange(segment.first, segment.first + len(segment.starts))
+            ends = np.minimum(np.array(segment.starts) + CLIP_FRAMES, segment.frames)
+            good = ends <= self.good_frames.get(segment.video, segment.frames)
+            if segment.video in failures:
+                good[failures[segment.video].written :] = False
+            done.append(clips[good])
+            failed.append(clips[~good])
         for backbone in task.backbones:
-            self._marks[backbone, DONE].append(clips[good])
-            self._marks[backbone, FAILED].append(clips[~good])
+            self._marks[backbone, DONE] += done
+            self._marks[backbone, FAILED] += failed
 
     def _write_marks(self) -> None:
         """Mark what came back since the last time. One write takes 5 ms, however many clips it is

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Literal
 
 from featurestore import schema
 from featurestore.errors import StoreNotFound
-from featurestore.location import local_path
+from featurestore.location import absolute as whole_url
 from featurestore.lock import locked
+from featurestore.place import in_use
 from featurestore.store import Store, create, open_store
 from jobs import datasets, labelling
 from jobs.estimate import expected, local_rate, machine_rate, worker_rate
@@ -18,6 +19,7 @@ from jobs.intake import compare
 from jobs.making import checked_weights, chosen, provenance, versions_of
 from jobs.options import Options, absolute, check_options, store_name, store_path, wanted_arrays
 from jobs.progress import Progress
+from jobs.remote import Origin
 from jobs.rows import (
     add_arrays,
     bring_up_to_date,
@@ -60,6 +62,8 @@ def run(options: Options, say: Say = print) -> int:
     specs, fused = wanted_arrays(options.backbones)
     parts = list(specs)
     url = store_path(options)
+    origin = Origin(options.root, options.origin)
+    origin.check(sources)
 
     with ExitStack() as stack:
         client: Client | None = None
@@ -95,7 +99,10 @@ def run(options: Options, say: Say = print) -> int:
             for name in set(made) & set(store.backbones):
                 store.check_provenance(name, made[name])
         intake = compare(
-            sources, store.videos() if store else [], retry_failed=options.retry_failed
+            sources,
+            store.videos() if store else [],
+            retry_failed=options.retry_failed,
+            origin=origin,
         )
         if store is not None:
             bring_up_to_date(store, intake, made, options, say)
@@ -111,7 +118,9 @@ def run(options: Options, say: Say = print) -> int:
         from jobs.cluster import connect, local_shape  # Dask: what follows needs it
 
         # A new store's blocks are sized for all of the dataset, whatever is asked for today.
-        about = about_clips(everything if store is None else intake.new)
+        planned = everything if store is None else intake.new
+        origin.bring_headers(planned)
+        about = about_clips(planned)
         threads = None
         if client is None:
             least = options.worker_range[0] if options.worker_range else None
@@ -127,7 +136,7 @@ def run(options: Options, say: Say = print) -> int:
 
         from jobs.indexing import index_all
 
-        rows = index_all(client, intake.new, options.root, strict=options.strict)
+        rows = index_all(client, intake.new, origin, strict=options.strict)
         for row in rows:
             if row.reason:  # of a sound video it is a remark: its header miscounts, say
                 say(f"{row.name}: {row.state}: {row.reason}")
@@ -141,7 +150,8 @@ def run(options: Options, say: Say = print) -> int:
         record_labels(store, plan, say)
         store.commit()
         setup = Setup(
-            store=str(local_path(url).resolve()),
+            store=whole_url(url),
+            storage=in_use(),
             specs=specs,
             fingerprints={n: store.fingerprint(n) for n in parts},
             weights=absolute(options.weights),
@@ -155,10 +165,11 @@ def run(options: Options, say: Say = print) -> int:
         )
         per_worker = worker_rate(rate, client)
         task_rate = expected(choice, per_worker)
-        short = _compute(client, store, known, setup, per_worker, task_rate, options.strict)
+        rates = per_worker, task_rate
+        short = _compute(client, store, known, origin, setup, *rates, options.strict)
         if short:
             known = shortened(store, known, short)
-            _compute(client, store, known, setup, per_worker, task_rate, options.strict)
+            _compute(client, store, known, origin, setup, *rates, options.strict)
         return finish(store, known, parts, url, say)
 
 
@@ -170,7 +181,14 @@ def _dry_run(
     say: Say,
 ) -> None:
     store = _open(store_path(options), "r")
-    intake = compare(sources, store.videos() if store else [], retry_failed=options.retry_failed)
+    origin = Origin(options.root, options.origin)
+    intake = compare(
+        sources,
+        store.videos() if store else [],
+        retry_failed=options.retry_failed,
+        origin=origin,
+    )
+    origin.bring_headers(intake.new)
     announce(
         sources, intake, store, about_clips(intake.new), specs, rate, say,
         retry_failed=options.retry_failed,
@@ -191,6 +209,7 @@ def _compute(
     client: Client,
     store: Store,
     known: Mapping[int, Source],
+    origin: Origin,
     setup: Setup,
     matrix_rate: float,
     rate: float,
@@ -206,7 +225,7 @@ def _compute(
 
     cost = clip_cost(setup.specs)
     videos = [
-        (v.name, str(known[v.index].path.absolute()) if v.index in known else "", v.frames)
+        (v.name, origin.address(known[v.index].path) if v.index in known else "", v.frames)
         for v in store.videos()
     ]
     tasks = make_tasks(

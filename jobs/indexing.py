@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from distributed import Client, Future, KilledWorker, as_completed
 
 from featurestore.catalog import NewVideo
-from featurestore.errors import FeatureStoreError
+from featurestore.errors import FeatureStoreError, UnreadableVideo
+from featurestore.place import Options, in_use, use
 from jobs.plan import MAX_DEATHS
 from jobs.progress import Progress
+from jobs.remote import Origin, staged
 from jobs.video import Source, VideoInfo, digest, patience, probe, stat_source
 
 __all__ = ["index_all", "index_video"]
@@ -21,7 +24,7 @@ IN_FLIGHT = 200  # tasks given to Dask at a time
 
 
 def index_all(
-    client: Client, sources: Sequence[Source], root: Path, *, strict: bool
+    client: Client, sources: Sequence[Source], origin: Origin, *, strict: bool
 ) -> list[NewVideo]:
     """The row of each source, in the order given; shows progress.
 
@@ -36,8 +39,8 @@ def index_all(
     def submit(number: int) -> Future[NewVideo]:
         source = sources[number]
         future = client.submit(
-            index_video, source.name, str(source.path.absolute()), relative(source.path, root),
-            strict, pure=False,
+            index_video, source.name, origin.address(source.path),
+            relative(source.path, origin.root), strict, in_use(), pure=False,
         )  # fmt: skip
         running[future] = number
         return future
@@ -56,7 +59,7 @@ def index_all(
         progress.at(len(rows), len(rows))
         progress.show()
     for number in killed:
-        rows[number] = _alone(submit, number, sources[number], root)
+        rows[number] = _alone(submit, number, sources[number], origin.root)
         progress.at(len(rows), len(rows))
     if sources:
         progress.end()
@@ -75,13 +78,28 @@ def _alone(
     return _failed(source.name, relative(source.path, root), reason)
 
 
-def index_video(name: str, path: str, shown: str, strict: bool) -> NewVideo:
+def index_video(
+    name: str, path: str, shown: str, strict: bool, storage: Options | None = None
+) -> NewVideo:
     """Read a video's index (on a worker): its true length, its digest, and whether it is sound.
 
     A video that cannot be opened comes back with state ``failed``, no frames, and the reason; a
     damaged one with the frames before the damage (``failed`` instead, if ``strict``).
+
+    Raises:
+        StoreUnreadable: the object store that it lies on is away: no fault of the video.
     """
-    file = Path(path)
+    if storage is not None:
+        use(storage)
+    try:
+        with staged(path) as file:
+            row = _index(name, file, shown, strict)
+    except UnreadableVideo as error:
+        return _failed(name, shown, str(error))
+    return replace(row, reason=row.reason.replace(str(file), path))
+
+
+def _index(name: str, file: Path, shown: str, strict: bool) -> NewVideo:
     size, mtime, sha256 = 0, 0.0, ""
     try:
         size, mtime = stat_source(file)

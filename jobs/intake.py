@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from featurestore.catalog import Video
 from featurestore.errors import UnreadableVideo
+from jobs.remote import Origin, staged
 from jobs.video import Source, digest, stat_source
 
 __all__ = ["Intake", "compare"]
@@ -28,11 +31,16 @@ class Intake:
 
 
 def compare(
-    sources: Sequence[Source], videos: Sequence[Video], *, retry_failed: bool = False
+    sources: Sequence[Source],
+    videos: Sequence[Video],
+    *,
+    retry_failed: bool = False,
+    origin: Origin | None = None,
 ) -> Intake:
     """Compare by name, size and time of modification; where these differ, by the digest.
 
-    With ``retry_failed`` a video that could not be opened before counts as replaced.
+    With ``retry_failed`` a video that could not be opened before counts as replaced. ``origin``:
+    where the contents are, if not in the files.
     """
     rows = {v.name: v for v in videos if v.state != "superseded"}
     intake = Intake()
@@ -48,7 +56,7 @@ def compare(
         try:
             size, mtime = stat_source(source.path)
             same = (size, mtime) == (row.size, row.mtime)
-            unchanged = same or (size == row.size and digest(source.path) == row.sha256)
+            unchanged = same or (size == row.size and _digest(source.path, origin) == row.sha256)
         except UnreadableVideo:
             # Gone for now, behind a link or on a network disk: what was computed of it stays.
             same = unchanged = True
@@ -60,3 +68,8 @@ def compare(
             intake.replaced.append(row.index)
             intake.new.append(source)
     return intake
+
+
+def _digest(path: Path, origin: Origin | None) -> str:
+    with staged(origin.address(path)) if origin else nullcontext(path) as file:
+        return digest(file)

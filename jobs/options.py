@@ -10,6 +10,7 @@ from typing import Literal
 
 from featurestore import schema
 from featurestore.errors import UsageError
+from featurestore.place import is_object_url
 from jobs.specs import BackboneSpec, spec_of
 
 __all__ = [
@@ -57,6 +58,7 @@ class Options:
     replace: bool = False
     retry_failed: bool = False
     dry_run: bool = False
+    origin: str = ""  # where the videos are that ``root`` only looks like (see remote)
 
     @property
     def worker_range(self) -> tuple[int, int] | None:
@@ -75,6 +77,8 @@ def check_options(options: Options) -> None:
         raise UsageError(
             f"--store {options.store}: give the folder that holds the store, and --name its name"
         )
+    if is_object_url(options.store) and options.fused == "link":
+        raise UsageError("--fused link: an object store has no links; copy (the default) or none")
     here, cluster = options.on_this_machine, options.cluster
     if options.worker_range and not here and cluster != "slurm":
         raise UsageError("--workers: a running cluster has its own; add some with `dask worker`")

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,7 +19,9 @@ import numpy as np
 
 from featurestore.clips import clip_frames
 from featurestore.errors import DamagedVideo, UnreadableVideo
+from featurestore.place import is_object_url, place_of
 from jobs.plan import Segment, Task
+from jobs.remote import stage, unstage
 from jobs.video import FrameSource, open_source, patience
 
 __all__ = ["ClipReader", "Item", "clips_of"]
@@ -37,9 +40,18 @@ class ClipReader:
     make the decoder go back."""
 
     def __init__(self, path: str, frames: int, decoder: str) -> None:
-        self.source: FrameSource = open_source(Path(path), frames=frames, decoder=decoder)
-        self.frames = frames
+        self._address = path
+        self._staged = stage(path) if is_object_url(path) else None
         self._kept: dict[int, np.ndarray] = {}
+        self.frames = frames
+        try:
+            with self._named():
+                self.source: FrameSource = open_source(
+                    self._staged or Path(path), frames=frames, decoder=decoder
+                )
+        except BaseException:
+            self._unstage()
+            raise
 
     def clip(self, start: int) -> np.ndarray:
         """The clip whose first frame is ``start``; a short video's last frame is repeated."""
@@ -49,13 +61,32 @@ class ClipReader:
         while first in kept:
             first += 1
         stop = int(wanted[-1]) + 1
-        for index, frame in enumerate(self.source.read(first, stop - first), first):
-            kept[index] = frame
+        with self._named():
+            for index, frame in enumerate(self.source.read(first, stop - first), first):
+                kept[index] = frame
         self._kept = kept
         return np.stack([kept[int(i)] for i in wanted])
 
     def close(self) -> None:
         self.source.close()
+        self._unstage()
+
+    def _unstage(self) -> None:
+        if self._staged is not None:
+            unstage(self._staged)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """What is wrong with a video is told of where it lies, not of where it was brought."""
+        try:
+            yield
+        except DamagedVideo as error:
+            raise DamagedVideo(self._told(error), error.frame) from error
+        except UnreadableVideo as error:
+            raise UnreadableVideo(self._told(error)) from error
+
+    def _told(self, error: Trouble) -> str:
+        return str(error).replace(str(self._staged), self._address)
 
 
 @dataclass
@@ -143,7 +174,7 @@ def _decode(task: Task, decoder: str, ready: _Queue, stop: threading.Event, now:
 
     for number in range(now.segment, len(task.segments)):
         segment = task.segments[number]
-        now.segment, now.reader, now.patience = number, None, patience(Path(segment.path))
+        now.segment, now.reader, now.patience = number, None, _patience(segment)
         try:
             now.reader = reader = _reader_of(task.block, segment, decoder)
             now.patience = STALL_SECONDS
@@ -157,13 +188,22 @@ def _decode(task: Task, decoder: str, ready: _Queue, stop: threading.Event, now:
     put(None)
 
 
+def _patience(segment: Segment) -> float:
+    """Seconds to open it; from an object store a second more a frame, to bring it here."""
+    return patience(Path(segment.path)) + segment.frames * is_object_url(segment.path)
+
+
 def _reader_of(block: int, segment: Segment, decoder: str) -> ClipReader:
     # A file replaced under its name is another one, even for a worker that has the old one open.
+    identity: tuple[object, ...]
     try:
-        stat = Path(segment.path).stat()
-        identity = (stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        if is_object_url(segment.path):
+            identity = place_of(segment.path).signature()
+        else:
+            stat = Path(segment.path).stat()
+            identity = (stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_size)
     except OSError:
-        identity = (0, 0, 0, 0)  # opening it says why
+        identity = ()  # opening it says why
     key = (block, segment.path, identity, segment.frames, decoder)
     if key not in _readers:
         while len(_readers) >= KEPT_READERS:

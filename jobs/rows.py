@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,8 @@ def bring_up_to_date(
     if options.retry_failed:
         _retry(store, intake, set(made) & set(store.backbones))
     _search_damage_again(store, intake)
-    damaged = sum(store.videos()[row].state == "damaged" for row in intake.known)
+    videos = store.videos()  # once: on an object store it is some twenty requests
+    damaged = sum(videos[row].state == "damaged" for row in intake.known)
     if options.strict and damaged:
         say(f"--strict: {damaged} videos were found damaged before; their good clips stay")
 
@@ -58,7 +60,8 @@ def bring_up_to_date(
 def _search_damage_again(store: Store, intake: Intake) -> None:
     """Of a run that was killed after it met damage, before the video got its true length: the clips
     that failed are read once more, which finds where it is."""
-    damaged = [row for row in intake.known if store.videos()[row].state == "damaged"]
+    videos = store.videos()
+    damaged = [row for row in intake.known if videos[row].state == "damaged"]
     if damaged:
         clip_video, _ = store.clip_table()
         theirs = np.isin(clip_video, damaged)
@@ -124,7 +127,7 @@ def labels_of(
     """What to record of the videos asked for, those included that the store is about to get."""
     known = {v.index: v for v in store.videos()} if store else {}
     asked_for = {known[row].name: labelling.Row.of(known[row]) for row in intake.known}
-    return labelling.prepare(
+    plan = labelling.prepare(
         wanted,
         store,
         asked_for | {row.name: labelling.Row.of(row) for row in rows},
@@ -133,6 +136,18 @@ def labels_of(
         sources=every,
         labels_file=options.labels,
         new={row.name for row in rows},
+    )
+    if not options.origin:
+        return plan
+
+    def named(source: str) -> str:
+        """Where it truly is, not the folder that looks like it."""
+        return source.replace(str(options.root), options.origin)
+
+    return replace(
+        plan,
+        truths=[replace(truth, source=named(truth.source)) for truth in plan.truths],
+        splits=[replace(split, source=named(split.source)) for split in plan.splits],
     )
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from featurestore import labelled, schema
+from featurestore.disk import reading
 from featurestore.errors import FeatureStoreError, StoreNotFound
 from featurestore.location import local_path
+from featurestore.place import is_object_url, place_of
 from featurestore.runs import run_names
 from featurestore.store import Store, open_store
 from jobs.progress import size
@@ -40,12 +42,20 @@ def stores_in(folder: str, name: str | None = None) -> list[str]:
     elif name:
         urls = [f"{folder.rstrip('/')}/{name}.zarr"]
     else:
-        urls = [str(p) for p in sorted(local_path(folder).glob("*.zarr"))]
+        urls = _listed(folder)
     if not urls:
         raise StoreNotFound(
             f"no store in {folder}: run `fs-submit extract` first, or give its folder with --store"
         )
     return urls
+
+
+def _listed(folder: str) -> list[str]:
+    if not is_object_url(folder):
+        return [str(p) for p in sorted(local_path(folder).glob("*.zarr"))]
+    place = place_of(folder, folder=True)
+    with reading(place):
+        return [f"{place}/{name}" for name in sorted(place.names()) if name.endswith(".zarr")]
 
 
 def _described(url: str) -> dict[str, Any]:

@@ -18,6 +18,8 @@ import numpy as np
 
 from featurestore.blocks import write_clips
 from featurestore.errors import DamagedVideo, FeatureStoreError
+from featurestore.place import Options as StorageOptions
+from featurestore.place import answered, use
 from jobs.plan import Task
 from jobs.reading import Item, clips_of
 from jobs.specs import BackboneSpec
@@ -47,6 +49,7 @@ class Setup:
     # Array -> packages that have a part in its numbers, as the driver found them (of a worker that
     # joins later nobody else asks)
     versions: dict[str, dict[str, str]] = field(default_factory=dict)
+    storage: StorageOptions = field(default_factory=StorageOptions)
     # Where workers report to, one a run: others may be at work on the same scheduler.
     topic: str = field(default_factory=lambda: f"featurestore-{uuid.uuid4().hex}")
 
@@ -114,6 +117,8 @@ def build_networks(setup: Setup) -> None:
 
 
 def _extract(task: Task, setup: Setup) -> Result:
+    use(setup.storage)
+    answered(setup.store)  # the driver
     networks = [_network(name, setup) for name in task.backbones]
     seconds = dict.fromkeys(("decode", "crops", "networks", "writing"), 0.0)
     found: list[list[dict[str, np.ndarray]]] = [[] for _ in task.segments]  # features, by clip
@@ -132,15 +137,33 @@ def _extract(task: Task, setup: Setup) -> Result:
                 video, written = task.segments[number].video, len(found[number])
                 failures.append(Failure(video, written, damaged_at, str(trouble)))
     began = time.perf_counter()
-    for segment, rows in zip(task.segments, found, strict=True):
-        for name in task.backbones if rows else ():
+    for first, rows in _runs(task, found):
+        for name in task.backbones:
             write_clips(
-                setup.store, name, segment.first, np.stack([row[name] for row in rows]),
+                setup.store, name, first, np.stack([row[name] for row in rows]),
                 fingerprint=setup.fingerprints[name],
             )  # fmt: skip
     seconds["writing"] += time.perf_counter() - began
     computed = sum(map(len, found))
     return Result(tuple(failures), computed, seconds, _address(), len(_networks))
+
+
+def _runs(
+    task: Task, found: list[list[dict[str, np.ndarray]]]
+) -> Iterator[tuple[int, list[dict[str, np.ndarray]]]]:
+    """First clip and features of what was computed, consecutive clips together: a chunk is written
+    once, however many videos share it."""
+    first: int = task.first
+    run: list[dict[str, np.ndarray]] = []
+    for segment, rows in zip(task.segments, found, strict=True):
+        if run and segment.first != first + len(run):
+            yield first, run
+            run = []
+        if not run:
+            first = segment.first
+        run = [*run, *rows]
+    if run:
+        yield first, run
 
 
 def _features(

@@ -8,6 +8,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests import s3
+
 # A busy machine is no failure; a hang still is, by pytest-timeout.
 hypothesis.settings.register_profile(
     "tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
@@ -56,3 +58,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         del os.environ["FS_CACHE"]
     else:
         os.environ["FS_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3.Server]:
+    """An S3 server on loopback, one for all tests; each makes a bucket of its own."""
+    pytest.importorskip("moto", reason="pip install .[test]")
+    with s3.serving(tmp_path_factory.mktemp("s3")) as server:
+        yield server

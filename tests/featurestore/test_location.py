@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from featurestore.copying import compact
 from featurestore.errors import UsageError
 from featurestore.location import beside, local_path
 from featurestore.store import open_store
@@ -28,8 +29,14 @@ def test_local(url: str | Path, path: str) -> None:
 def test_places_that_are_no_disk(url: str) -> None:
     with pytest.raises(UsageError, match="this command works on stores on a disk"):
         local_path(url)
+
+
+def test_kinds_of_places_that_nobody_knows() -> None:
+    for url in ("memory://x", "simplecache::s3://b"):
+        with pytest.raises(UsageError, match="works on stores on a disk"):
+            open_store(url)
     with pytest.raises(UsageError, match="works on stores on a disk"):
-        open_store(url)
+        compact("s3://bucket/x.zarr")
 
 
 @pytest.mark.parametrize("url", ["", "file://data/x.zarr", "file://"])

@@ -1,13 +1,14 @@
 """Stores copied to an object store and back; its lock; what goes wrong there.
 
-Each test runs on obstore's store in memory, and on an S3 server (moto's, on loopback) where moto is
-installed: it is no part of the test environment, since botocore wants an older python-dateutil.
+Each test runs on obstore's store in memory, and on an S3 server (moto's, on loopback).
 """
 
 import json
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -15,45 +16,34 @@ import pytest
 import xarray as xr
 
 from featurestore import objectlock
-from featurestore.errors import StoreLocked, StoreUnreadable, UsageError
+from featurestore.arrays import zarr_store
+from featurestore.errors import (
+    StoreLocked,
+    StoreNotFound,
+    StoreUnreadable,
+    StoreUnwritable,
+    UsageError,
+)
 from featurestore.objectlock import locked_there
-from featurestore.objects import Place, download, place_of, upload
+from featurestore.objects import download, upload
+from featurestore.place import Place, hidden, place_of
 from featurestore.runs import write_run
 from featurestore.store import open_store
 from featurestore.verify import verify
+from tests import s3
 from tests.featurestore.making import make, read, video, write
 from tests.featurestore.test_runs import columns
 
 obstore = pytest.importorskip("obstore.store", reason="pip install .[objects]")
-
-OPTIONS = {"access_key_id": "a", "secret_access_key": "secret", "region": "us-east-1"}
-
-
-@pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server_of = pytest.importorskip("moto.server", reason="needs moto[s3], flask and flask-cors")
-    server = server_of.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def options(endpoint: str) -> dict[str, str]:
-    """A bucket with nothing in it."""
-    import urllib.request
-
-    for method, url in (("POST", f"{endpoint}/moto-api/reset"), ("PUT", f"{endpoint}/bucket")):
-        urllib.request.urlopen(urllib.request.Request(url, method=method)).close()
-    return {**OPTIONS, "endpoint": endpoint}
 
 
 @pytest.fixture(params=["memory", "s3"])
 def place(request: pytest.FixtureRequest) -> Place:
     if request.param == "memory":
         return Place("memory://features/x.zarr", obstore.MemoryStore(), "x.zarr")
-    return place_of("s3://bucket/features/x.zarr", request.getfixturevalue("options"))
+    server: s3.Server = request.getfixturevalue("s3_server")
+    bucket = server.bucket(f"copies-{uuid.uuid4().hex}")
+    return place_of(f"{bucket}/features/x.zarr", server.options)
 
 
 @pytest.fixture
@@ -66,21 +56,8 @@ def url(tmp_path: Path) -> Path:
 
 
 def opened(place: Place) -> xr.Dataset:
-    """As an analyst opens it, without our code and without a warning."""
-    from zarr.storage import ObjectStore
-
-    if place.url.startswith("s3://"):
-        config = dict(place.objects.config)  # type: ignore[union-attr]
-        client = {"allow_http": True}
-        folder = obstore.from_url(place.url, config=config, client_options=client)
-    else:
-        folder = obstore.MemoryStore()
-        for page in place.objects.list(place.key("")):
-            for one in page:
-                content = bytes(place.objects.get(one["path"]).bytes())
-                folder.put(one["path"].removeprefix(place.key("")), content)
-    objects: ObjectStore = ObjectStore(folder, read_only=True)
-    dataset: xr.Dataset = xr.open_zarr(objects, chunks=None).load()
+    """As stock zarr and xarray open it, without a warning."""
+    dataset: xr.Dataset = xr.open_zarr(zarr_store(place, read_only=True), chunks=None).load()
     return dataset
 
 
@@ -144,7 +121,7 @@ def test_stopped_half_way_and_run_again(url: Path, place: Place, tmp_path: Path)
 
     with pytest.raises(Stopped):
         upload(url, place, progress=stop)
-    with pytest.raises(StoreUnreadable, match="there is no store"):
+    with pytest.raises(StoreNotFound, match="there is no store"):
         download(place, tmp_path / "y.zarr")
     assert upload(url, place).there > 0
     with pytest.raises(Stopped):
@@ -157,10 +134,10 @@ def test_stopped_half_way_and_run_again(url: Path, place: Place, tmp_path: Path)
 
 def test_damage_is_seen_on_the_way(url: Path, place: Place, tmp_path: Path) -> None:
     upload(url, place)
-    key = place.key("r3d/c/1/0/0")
-    content = bytearray(bytes(place.objects.get(key).bytes()))
+    damaged = place / "r3d/c/1/0/0"
+    content = bytearray(damaged.read_bytes())
     content[1000] ^= 1
-    place.objects.put(key, bytes(content))
+    damaged.write_bytes(bytes(content))
     with pytest.raises(StoreUnreadable, match="r3d/c/1/0/0: is damaged"):
         download(place, tmp_path / "y.zarr")
     chunk = url / "swin/c/0/0/1"
@@ -170,16 +147,45 @@ def test_damage_is_seen_on_the_way(url: Path, place: Place, tmp_path: Path) -> N
 
 
 def test_errors_name_the_place_and_no_secret(
-    url: Path, options: dict[str, str], tmp_path: Path
+    url: Path, s3_server: s3.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    options = s3_server.options
     nowhere = place_of("s3://no-such-bucket/x.zarr", options)
-    with pytest.raises(StoreUnreadable, match="x.zarr: there is no such bucket") as told:
-        upload(url, nowhere)
-    assert "secret" not in str(told.value)
-    with pytest.raises(UsageError, match="give bucket and name"):
-        place_of("s3://bucket", options)
+    for act in (lambda: upload(url, nowhere), lambda: download(nowhere, tmp_path / "y.zarr")):
+        with pytest.raises((StoreUnreadable, StoreUnwritable), match=r"x\.zarr.*no such bucket"):
+            act()
+    wrong = {"access_key_id": "AKIAOFANOTHER", "secret_access_key": "not/the+secret"}
+    bucket = s3_server.bucket(f"wrong-{uuid.uuid4().hex}")
+    with s3_server.keys_checked():
+        there = place_of(f"{bucket}/x.zarr", {**options, **wrong})
+        with pytest.raises(StoreUnreadable, match="refuses these keys") as refused:
+            download(there, tmp_path / "y.zarr")
+    assert not any(secret in shown(refused.value) for secret in wrong.values())
+    away = {**options, "endpoint": "http://127.0.0.1:9", "max_retries": "1"}
+    with pytest.raises(StoreUnreadable, match=r"x\.zarr: cannot be read") as gone:
+        download(place_of(f"{bucket}/x.zarr", away), tmp_path / "y.zarr")
+    assert not any(secret in shown(gone.value) for secret in (s3.KEY, s3.SECRET))
     with pytest.raises(UsageError, match="cannot be used"):
         place_of("s3://bucket/x.zarr", {**options, "no_such_option": "1"})
+    for text in ("s3://bucket", "s3://bucket/../x.zarr", "s3:///x.zarr", "s3://bucket//x.zarr"):
+        with pytest.raises(UsageError, match="give bucket and name"):
+            place_of(text, options)
+    with pytest.raises(UsageError, match="do not belong in a URL") as told:
+        place_of("s3://key:secret@bucket/x.zarr", options)
+    assert "secret" not in str(told.value)
+
+
+def shown(error: BaseException | None) -> str:
+    """All that a log could have of an error."""
+    if error is None:
+        return ""
+    return f"{error!r} {error} {shown(error.__cause__)}"
+
+
+def test_what_a_command_was_given_is_not_shown() -> None:
+    words = ["fs-submit", "copy", "--storage-options", "secret_access_key=x", "a", "b"]
+    assert hidden(words) == ["fs-submit", "copy", "--storage-options", "...", "a", "b"]
+    assert hidden(["--storage-options=key=x"]) == ["--storage-options=..."]
 
 
 def test_one_of_eight_wins_the_lock(place: Place) -> None:
@@ -209,8 +215,16 @@ def test_one_of_eight_wins_the_lock(place: Place) -> None:
 
 def lose(place: Place) -> None:
     """Another command takes the lock over; the next renewal finds it."""
-    place.objects.put(f"{place.name}.lock", b"{}")
+    place.beside(".lock").write_bytes(b"{}")
     time.sleep(0.5)
+
+
+def lose_and_write(place: Place) -> None:
+    """Nothing is written any more that only the holder may."""
+    with locked_there(place, expires=9, renew=0.1):
+        lose(place)
+        objectlock.check(place)
+        pytest.fail("it would have been written")
 
 
 def test_a_lock_is_renewed_while_it_is_held_and_runs_out_after_a_crash(place: Place) -> None:
@@ -219,15 +233,52 @@ def test_a_lock_is_renewed_while_it_is_held_and_runs_out_after_a_crash(place: Pl
         with pytest.raises(StoreLocked, match="process"), locked_there(place, expires=0.6):
             pass
     with (
-        pytest.raises(StoreLocked, match="took it over"),
+        pytest.raises(StoreLocked, match="taken it over"),
         locked_there(place, expires=9, renew=0.1),
     ):
         lose(place)
+    with pytest.raises(StoreLocked, match="taken it over"):
+        lose_and_write(place)
     crashed = {"owner": "x", "pid": 1, "host": "h", "command": "c", "until": time.time() + 0.3}
-    place.objects.put(f"{place.name}.lock", json.dumps(crashed).encode())
+    place.beside(".lock").write_bytes(json.dumps(crashed).encode())
     with pytest.raises(StoreLocked, match="process 1 on h: c"), locked_there(place, expires=0.6):
         pass
     time.sleep(0.7)
     with locked_there(place, expires=0.6):
-        owner = objectlock._read(place, f"{place.name}.lock")[0]["owner"]
+        owner = objectlock._read(place.beside(".lock"))[0]["owner"]
     assert owner != "x"
+
+
+def test_a_command_that_slept_goes_on_if_nobody_took_its_lock(place: Place) -> None:
+    with locked_there(place, expires=0.3, renew=60):
+        time.sleep(0.5)
+        objectlock.check(place)
+    with (
+        pytest.raises(StoreLocked, match="taken it over"),
+        locked_there(place, expires=0.3, renew=60),
+    ):
+        sleep_while_another_comes(place)
+
+
+def sleep_while_another_comes(place: Place) -> None:
+    time.sleep(0.5)
+    with locked_there(place, expires=0.2):
+        objectlock.check(place)
+
+
+def test_nobody_waits_for_a_process_that_was_killed_on_this_machine(place: Place) -> None:
+    code = "import sys; sys.stdin.read()"
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+    with locked_there(place):
+        holder = json.loads(place.beside(".lock").read_bytes())
+    holder |= {"pid": process.pid, "started": objectlock._started(process.pid)}
+    place.beside(".lock").write_bytes(json.dumps(holder).encode())
+    with pytest.raises(StoreLocked, match=f"process {process.pid}"), locked_there(place):
+        pass
+    assert str(process.pid) in (objectlock.writer_there(place) or "")
+    process.kill()
+    process.communicate()
+    assert objectlock.writer_there(place) is None
+    with locked_there(place):
+        pass
+    assert not place.beside(".lock").exists()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from jobs import indexing
+from jobs.remote import Origin
 from jobs.video import Source
 
 
@@ -43,6 +44,6 @@ def test_more_videos_than_are_given_to_dask_at_a_time(
     monkeypatch.setattr(indexing, "IN_FLIGHT", 3)
     monkeypatch.setattr(indexing, "as_completed", Completed)
     sources = [Source(f"v{i}", tmp_path / f"v{i}.mp4", "file") for i in range(count)]
-    rows = indexing.index_all(AtOnce(), sources, tmp_path, strict=False)  # type: ignore[arg-type]
+    rows = indexing.index_all(AtOnce(), sources, Origin(tmp_path, ""), strict=False)  # type: ignore
     assert [row.name for row in rows] == [source.name for source in sources]
     assert all(row.state == "failed" for row in rows)  # there are no such files
