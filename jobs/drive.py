@@ -118,6 +118,8 @@ class Drive:
                     del building[future]
                     if gone or self._died(future):
                         deaths += 1
+                        # One that only lost touch for a moment comes back under its address
+                        asked.discard(address)
                         self.progress.say("a worker died while preparing the networks")
                     else:
                         built += 1

@@ -80,7 +80,14 @@ class NoCluster:
         seconds = {"decode": 0.1, "crops": 0.1, "networks": 1.0, "writing": 0.0}
         return Answer(key, at, Result((), task.clips, seconds, f"worker-{worker}", 1))
 
-    def scheduler_info(self, n_workers: int) -> dict[str, Any]:
+    @property
+    def scheduler(self) -> Any:
+        return self
+
+    def sync(self, asked: Any, **given: Any) -> Any:
+        return asked(**given)
+
+    def identity(self, n_workers: int) -> dict[str, Any]:
         return {"workers": {f"worker-{i}": {} for i in range(self.workers)}}
 
     def processing(self) -> dict[str, tuple[str, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,7 +36,15 @@ class Cluster:
     held: tuple[str, ...] = ()
     cancelled: list[Any] = field(default_factory=list)
 
-    def scheduler_info(self, n_workers: int) -> dict[str, Any]:
+    @property
+    def scheduler(self) -> Cluster:
+        return self
+
+    def sync(self, asked: Any, n_workers: int) -> Any:
+        return asked(n_workers)
+
+    def identity(self, n_workers: int) -> dict[str, Any]:
+        assert n_workers == -1
         return {"workers": {HERE: {}}}
 
     def processing(self) -> dict[str, tuple[str, ...]]:
@@ -97,3 +106,36 @@ def test_what_a_worker_that_left_had_begun_is_not_counted() -> None:
     run._live[HERE][0] += 0.25
     run._look(given_out(), {})
     assert dict(run._live) == {HERE: [0.25, 0]}
+
+
+@dataclass(eq=False)
+class Built:
+    """The future of a worker that has its networks."""
+
+    def done(self) -> bool:
+        return True
+
+    def result(self, timeout: float) -> None:
+        return None
+
+
+def test_a_worker_that_was_out_of_sight_while_it_built_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was counted as dead, and as asked: the driver waited for ever."""
+    seen = [{HERE}, set(), {HERE}]
+    futures = [LostFuture(), Built()]
+    asked = []
+
+    class Client:
+        def submit(self, *_: Any, workers: list[str], **__: Any) -> Any:
+            asked.extend(workers)
+            return futures.pop(0)
+
+    driver = drive(Client())  # type: ignore[arg-type]
+    monkeypatch.setattr(driver, "_show", lambda: None)
+    monkeypatch.setattr(driver, "progress", SimpleNamespace(say=print))
+    monkeypatch.setattr(driver, "_look", lambda *_: setattr(driver, "_workers", seen.pop(0)))
+    driver._build()
+    assert asked == [HERE, HERE]
+    assert "a worker died while preparing the networks" in capsys.readouterr().out

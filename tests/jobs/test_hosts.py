@@ -117,7 +117,7 @@ def hosts(tmp_path: Path) -> Iterator[Hosts]:
 
 
 @pytest.mark.netns
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_host_is_cut_off_and_another_ones_worker_dies(
     hosts: Hosts, command: Command, tmp_path: Path
 ) -> None:

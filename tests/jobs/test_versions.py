@@ -82,7 +82,8 @@ def test_a_host_without_our_package_can_answer() -> None:
     assert pickle.loads(done.stdout) == installed()
 
 
-def test_a_worker_that_joins_later_with_another_torch() -> None:
+def test_a_worker_that_joins_later_with_another_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_networks", {})  # other tests built some in this process
     name = simulated.SPEC.name
     digest = resolve(simulated.SPEC, "random").digest
     setup = worker.Setup(
