@@ -155,9 +155,11 @@ def staged(address: str) -> Iterator[Path]:
 
 
 def _is_wanted(path: str) -> bool:
-    """Neither hidden, nor in a store, nor one of the objects that stand for folders."""
+    """Neither hidden, nor in a store, nor one of the objects that stand for folders; and a path
+    that stays in the folder it is brought to."""
     parts = PurePosixPath(path).parts
-    return bool(parts) and not path.endswith("/") and ".." not in parts and not any(
+    stays = bool(parts) and not path.startswith("/") and ".." not in parts
+    return stays and not path.endswith("/") and not any(
         part.startswith(".") or part.endswith(".zarr") for part in parts
     )  # fmt: skip
 

@@ -85,9 +85,7 @@ def differences(
         for found, where in others.items():
             more = f" and {len(where) - 2} more" if len(where) > 2 else ""
             line = f"{name} {here[name]} here, {found} on {', '.join(where[:2])}{more}"
-            must = name == OURS or (
-                name in ("numpy", "zarr") and _major(found) != _major(here[name])
-            )
+            must = name == OURS or (name in MAJOR and _major(found) != _major(here[name]))
             (fatal if must else bearable).append(line)
     return fatal, bearable
 

@@ -10,7 +10,7 @@ import pytest
 from featurestore import place as places
 from featurestore.errors import DatasetError, StoreUnreadable, UnreadableVideo
 from featurestore.place import place_of
-from jobs import datasets
+from jobs import datasets, remote
 from jobs.plan import Segment, Task
 from jobs.reading import ClipReader, clips_of
 from jobs.remote import Origin, mirrored, staged
@@ -113,3 +113,19 @@ def test_extract_from_there(
     xr.testing.assert_identical(*(ds.drop_attrs().drop_vars(["mtime"]) for ds in (found, expected)))
     assert found["split"].attrs["sources"] == {"official": f"{root}/labels.csv"}
     assert "nothing to do" in command.extract(root, "--backbones", FAST)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("path", "wanted"),
+    [
+        ("cam1/a.mp4", True),
+        ("/a.mp4", False),
+        ("cam1/../../a.mp4", False),
+        ("cam1/", False),
+        (".hidden/a.mp4", False),
+        ("x.zarr/zarr.json", False),
+        ("", False),
+    ],
+)
+def test_no_key_leads_out_of_the_mirror(path: str, wanted: bool) -> None:
+    assert remote._is_wanted(path) == wanted
