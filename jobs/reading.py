@@ -86,7 +86,8 @@ class ClipReader:
             raise UnreadableVideo(self._told(error)) from error
 
     def _told(self, error: Trouble) -> str:
-        return str(error).replace(str(self._staged), self._address)
+        staged = self._staged
+        return str(error) if staged is None else str(error).replace(str(staged), self._address)
 
 
 @dataclass

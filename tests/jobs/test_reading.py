@@ -13,6 +13,7 @@ from featurestore.errors import UnreadableVideo
 from jobs import reading
 from jobs.plan import Segment, Task
 from jobs.reading import ClipReader, clips_of
+from jobs.video import open_source
 from tests.jobs.video.painted import number_of, paint, write_video
 from tests.jobs.video.samples import H264_B
 
@@ -135,3 +136,14 @@ def test_what_cannot_be_explained_is_raised(
     path = write_video(tmp_path / "a.mp4", 16, options=H264_B)
     with pytest.raises(RuntimeError, match="a bug of ours"):
         firsts(task_of(0, (path, 16, (0,))))
+
+
+def test_what_is_said_of_a_file_here_stays_as_it_was(tmp_path: Path) -> None:
+    """Only the address of a file that was brought here is put in place of where it was brought."""
+    path = tmp_path / "None.mp4"
+    path.write_bytes(b"no video")
+    with pytest.raises(UnreadableVideo) as expected:
+        open_source(path, frames=16)
+    with pytest.raises(UnreadableVideo) as told:
+        ClipReader(str(path), 16, "pyav")
+    assert str(told.value) == str(expected.value)
