@@ -21,7 +21,7 @@ __all__ = ["FusedAttention", "fuse_attention"]
 Plain = torchvision.models.video.swin_transformer.ShiftedWindowAttention3d
 
 
-def fuse_attention(network: nn.Module) -> int:
+def fuse_attention(network: nn.Module, by: type[FusedAttention] | None = None) -> int:
     """Replace every shifted-window attention inside ``network``; returns how many there were.
 
     For inference: the kept bias does not follow later changes of the weights.
@@ -30,7 +30,7 @@ def fuse_attention(network: nn.Module) -> int:
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, Plain):
-                setattr(module, name, FusedAttention(child))
+                setattr(module, name, (by or FusedAttention)(child))
                 replaced += 1
     return replaced
 
@@ -62,17 +62,21 @@ class FusedAttention(nn.Module):
         heads = plain.num_heads
         qkv = F.linear(windows, plain.qkv.weight, plain.qkv.bias)
         qkv = qkv.view(batch, count, tokens, 3, heads, channels // heads).permute(3, 0, 1, 4, 2, 5)
-        # The kernels take four axes. Shifted, each window has a bias of its own, and windows join
-        # the heads: (B, windows * heads, tokens, C / heads); else they join the batch.
-        q, k, v = qkv.flatten(2, 3) if any(shift) else qkv.flatten(1, 2)
-        bias = self._bias(q, grid, window, shift)
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        mixed = self._mixed(qkv, grid, window, shift)
         mixed = mixed.view(batch, count, heads, tokens, -1).transpose(2, 3).flatten(3)
         out = F.linear(mixed, plain.proj.weight, plain.proj.bias)
         out = _paste(out, grid, window)
         if any(shift):
             out = out.roll(shift, (1, 2, 3))
         return out[:, : size[0], : size[1], : size[2]]
+
+    def _mixed(self, qkv: Tensor, grid: list[int], window: list[int], shift: list[int]) -> Tensor:
+        """(3, B, windows, heads, tokens, C / heads): values, mixed by attention, in that order."""
+        # The kernels take four axes. Shifted, each window has a bias of its own, and windows join
+        # the heads: (B, windows * heads, tokens, C / heads); else they join the batch.
+        q, k, v = qkv.flatten(2, 3) if any(shift) else qkv.flatten(1, 2)
+        bias = self._bias(q, grid, window, shift)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 
     def _bias(self, like: Tensor, grid: list[int], window: list[int], shift: list[int]) -> Tensor:
         """Position bias plus mask, dtype as ``like``: (1, windows * heads, tokens, tokens), or
@@ -82,12 +86,14 @@ class FusedAttention(nn.Module):
             plain: Any = self.plain
             bias: Tensor = plain.get_relative_position_bias(window)  # (1, heads, n, n)
             if any(shift):
-                bias = (bias + _mask(grid, window, shift).to(bias)[:, None]).flatten(0, 1)[None]
+                bias = (bias + window_mask(grid, window, shift).to(bias)[:, None]).flatten(0, 1)[
+                    None
+                ]
             self._kept[key] = bias.to(like).contiguous()
         return self._kept[key]
 
 
-def _mask(grid: list[int], window: list[int], shift: list[int]) -> Tensor:
+def window_mask(grid: list[int], window: list[int], shift: list[int]) -> Tensor:
     """-100 where two tokens of a window come from opposite ends of the rolled input, else 0;
     (windows, tokens, tokens)."""
     size = [g * w for g, w in zip(grid, window, strict=True)]

@@ -30,6 +30,9 @@ with warnings.catch_warnings():
 
 __all__ = ["Normalised", "convert", "kept_at", "openvino"]
 
+FORM = 2
+"""Counts the ways that networks were rearranged in, so that those kept in another are not used."""
+
 
 class Normalised(nn.Module):
     """A network with its preset's normalising in front: (N, 3, T, h, w) uint8 -> features."""
@@ -88,6 +91,7 @@ def _facts(spec: BackboneSpec, weights: Weights) -> dict[str, Any]:
         "input": _input_shape(spec),
         "mean": spec.preprocessing.mean,
         "std": spec.preprocessing.std,
+        "form": FORM,
         "openvino": openvino.__version__,
         "torch": torch.__version__,
     }
@@ -125,10 +129,14 @@ def _make(folder: Path, spec: BackboneSpec, weights: Weights) -> None:
 
 
 def _convert(spec: BackboneSpec, weights: Weights, target: Path) -> None:
-    from jobs.backbones import load  # seconds; nothing that is kept already needs it
+    # Seconds; nothing that is kept already needs them
+    from jobs.backbones import load
+    from jobs.engines.openvino_rearranged import rearrange
 
     shape = _input_shape(spec)
-    network = Normalised(spec, load(spec, weights)).eval()
+    loaded = load(spec, weights)
+    rearrange(loaded)
+    network = Normalised(spec, loaded).eval()
     example = torch.zeros(shape, dtype=torch.uint8)
     with warnings.catch_warnings(), torch.inference_mode():
         # torch.jit is deprecated, and tracing warns of each shape that becomes a constant. The
@@ -143,7 +151,7 @@ def _convert(spec: BackboneSpec, weights: Weights, target: Path) -> None:
     except RuntimeError as error:  # how it reports a disk that is full
         raise OSError(None, str(error).strip().splitlines()[-1]) from error
     # They share memory with torch's weights: only when all are gone is it free
-    del network, traced, converted
+    del loaded, network, traced, converted
     _give_memory_back()
 
 

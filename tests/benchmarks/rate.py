@@ -1,7 +1,7 @@
 """How much of the machine's matrix rate the networks reach, and what might still gain.
 
     python -m tests.benchmarks.rate [--backbones swin r3d ...] [--rounds 5]
-    python -m tests.benchmarks.rate --batches 1 2 5 10 --streams 1 2 [--fuse-attention]
+    python -m tests.benchmarks.rate --batches 1 2 5 10 --streams 1 2
     python -m tests.benchmarks.rate --workers
 
 1. Each network as extraction runs it (engine and precision by `auto`, or --engine, --precision):
@@ -9,7 +9,6 @@
    each crop. Medians of --rounds. For the five together, to reach: 0.85.
 2. --batches, --streams: OpenVINO with so many crops a call and so many calls at a time; seconds for
    ten crops, and over the way of 1 (one crop, one stream). Converts anew for each batch: slow.
-   --fuse-attention: with swin's attention as on CUDA, bias and mask prepared before converting.
 3. --workers: one process of all cores against as many processes of one thread as there are cores,
    each with all of --backbones: seconds a clip of the machine, and a process's peak of memory.
 
@@ -34,9 +33,9 @@ from featurestore.schema import BACKBONES
 from jobs import engines, processor
 from jobs.backbones import load, resolve
 from jobs.engines import Choice
-from jobs.engines.attention import fuse_attention
 from jobs.engines.openvino_conversion import Normalised, openvino
 from jobs.engines.openvino_engine import PRECISIONS
+from jobs.engines.openvino_rearranged import rearrange
 from jobs.estimate import CROPS
 from jobs.making import choice_text
 from jobs.matrix import matrix_rate
@@ -87,7 +86,6 @@ def variants(
     rounds: int,
     batches: list[int],
     streams: list[int],
-    fused: bool,
 ) -> None:
     print(f"\n2. OpenVINO {choice.precision}, {THREADS} threads, s for ten crops (times as fast)")
     head = "".join(f"{f'{b} crops x {s}':>20}" for b in batches for s in streams)
@@ -97,7 +95,7 @@ def variants(
         usual = seconds(partial(opened(name, choice).features, crops), rounds)
         cells = []
         for batch in batches:
-            model = converted(name, batch, fused)
+            model = converted(name, batch)
             for count in streams:
                 took = seconds(runner(model, crops, batch, count, choice.precision), rounds)
                 cells.append(f"{took:>11.2f} ({usual / took:.2f})")
@@ -105,12 +103,11 @@ def variants(
         print(f"   {name:<12}{usual:>10.2f}" + "".join(f"{cell:>20}" for cell in cells))
 
 
-def converted(name: str, batch: int, fused: bool) -> Any:
+def converted(name: str, batch: int) -> Any:
     """OpenVINO's model of a network that takes ``batch`` crops."""
     spec = spec_of(name)
     loaded = load(spec, resolve(spec, "random"))
-    if fused:
-        fuse_attention(loaded)
+    rearrange(loaded)
     network = Normalised(spec, loaded).eval()
     shape = [batch, *crops_for(name, 1).shape[1:]]
     with warnings.catch_warnings(), torch.inference_mode():
@@ -186,7 +183,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--batches", type=int, nargs="+", help="crops a call, of 1, 2, 5, 10")
     parser.add_argument("--streams", type=int, nargs="+", help="calls at a time")
-    parser.add_argument("--fuse-attention", action="store_true", help="of swin, with --batches")
     parser.add_argument("--workers", action="store_true")
     parser.add_argument("--ready-seconds", type=float, default=60, help="for --workers to load in")
     asked = parser.parse_args()
@@ -194,11 +190,8 @@ def main() -> None:
     print(f"{processor.name()}, torch {torch.__version__}, openvino {openvino.__version__}")
     if asked.workers:
         workers(asked.backbones, choice, asked.rounds, asked.ready_seconds)
-    elif asked.batches or asked.streams or asked.fuse_attention:
-        variants(
-            asked.backbones, choice, asked.rounds, asked.batches or [1], asked.streams or [1],
-            asked.fuse_attention,
-        )  # fmt: skip
+    elif asked.batches or asked.streams:
+        variants(asked.backbones, choice, asked.rounds, asked.batches or [1], asked.streams or [1])
     else:
         shares(asked.backbones, choice, asked.rounds)
 

@@ -16,6 +16,7 @@ from jobs import backbones
 from jobs.backbones import Weights, image, loading, resolve
 from jobs.backbones._torchvision import timm, torchvision
 from jobs.engines.attention import FusedAttention, fuse_attention
+from jobs.engines.openvino_rearranged import FoldedConvolution, PlainAttention, rearrange
 from jobs.specs import SPECS, spec_of
 
 RANDOM = Weights(None, "RANDOM(seed=0)", "random numbers", 0)
@@ -191,8 +192,9 @@ def test_torchvision_loads_with_or_without_its_operators() -> None:
 
 @pytest.mark.parametrize("size", [(8, 14, 14), (8, 10, 9), (2, 7, 7), (9, 7, 14), (1, 3, 3)])
 @pytest.mark.parametrize("shift", [(0, 0, 0), (4, 3, 3)])
-def test_fused_attention_is_torchvisions(
-    size: tuple[int, int, int], shift: tuple[int, int, int]
+@pytest.mark.parametrize("ours", [FusedAttention, PlainAttention])
+def test_attention_is_torchvisions(
+    ours: type[FusedAttention], size: tuple[int, int, int], shift: tuple[int, int, int]
 ) -> None:
     swin = torchvision.models.video.swin_transformer
     with torch.random.fork_rng(devices=[]):
@@ -200,10 +202,10 @@ def test_fused_attention_is_torchvisions(
         plain = swin.ShiftedWindowAttention3d(32, [8, 7, 7], list(shift), num_heads=2)
         nn.init.normal_(plain.relative_position_bias_table)
         x = torch.randn(2, *size, 32)
-    fused = FusedAttention(plain)
+    written = ours(plain)
     with torch.inference_mode():
         for _ in range(2):  # the second time with the bias kept
-            torch.testing.assert_close(fused(x), plain(x), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(written(x), plain(x), rtol=1e-4, atol=1e-5)
 
 
 def test_fused_swin_is_swin() -> None:
@@ -214,6 +216,26 @@ def test_fused_swin_is_swin() -> None:
         assert fuse_attention(network) == 24
         torch.testing.assert_close(network(clip), expected, rtol=1e-4, atol=1e-5)
     assert fuse_attention(backbones.load(SPECS["r3d"], RANDOM)) == 0
+
+
+@pytest.mark.parametrize("name", ["r3d", "r2plus1d", "s3d", "i3d"])
+def test_a_network_rearranged_is_the_same_network(name: str) -> None:
+    network = backbones.load(SPECS[name], RANDOM)
+    with torch.inference_mode():
+        clip = clips(name)
+        expected = network(clip)
+        rearrange(network)
+        torch.testing.assert_close(network(clip), expected, rtol=1e-4, atol=1e-5)
+    assert sum(isinstance(module, FoldedConvolution) for module in network.modules()) == 1
+
+
+def test_only_the_convolutions_that_gain_are_folded() -> None:
+    for plain in (nn.Conv3d(3, 8, 7, 2, 2), nn.Conv3d(4, 8, 7, 2, 3), nn.Conv3d(3, 8, 7, 1, 3)):
+        assert not FoldedConvolution.takes(plain)
+    with torch.inference_mode():
+        plain = nn.Conv3d(3, 8, (3, 7, 7), (2, 2, 2), (1, 3, 3))
+        x = torch.randn(2, 3, 5, 18, 12)
+        torch.testing.assert_close(FoldedConvolution(plain)(x), plain(x), rtol=1e-4, atol=1e-5)
 
 
 # -- loading
