@@ -8,9 +8,10 @@ and can be pickled, so an executor may run them anywhere the reader can be opene
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,10 @@ BATCH: Final = 512
 TASK_CLIPS: Final = 8192
 IN_FLIGHT: Final = 16
 
+# Blocks, of some 30 MB, that are read while others are worked on.
+READ_AHEAD: Final = 2
+
+S = TypeVar("S")
 T = TypeVar("T")
 Block = slice  # of the clips that a reader gives
 
@@ -107,9 +112,9 @@ class ArrayReader:
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """While fitting and scoring: one core multiplies, another reads ahead.
+    """While fitting and scoring: what is multiplied at a time is multiplied by threads of ours.
 
-    BLAS's own threads wait for the one that reads, and they wait spinning. A pass takes three
+    BLAS's own threads wait for those that read, and they wait spinning. A pass takes three
     times the processor time then, and a fit that takes 7 s with one thread, and no less with two,
     takes 20 to 150 s where other programs run.
     """
@@ -137,7 +142,8 @@ def sum_up(
     """
     begun, finishing = _now(), np.zeros(2)
     total, finite = nothing(reader.channels), [np.zeros(0, bool)]
-    for part, good, seconds in _mapped(partial(_sum_up, chosen), reader, executor):
+    function = partial(_sum_up, chosen, _threads(executor))
+    for part, good, seconds in _mapped(function, reader, executor):
         # All of the work is here when there is no executor, and in one part.
         finishing += seconds if executor is None else 0.0
         total = total + part if total.weight else part
@@ -156,7 +162,16 @@ def project(
 
     NaN where a clip's features are missing.
     """
-    return _mapped(partial(_project, projection, model), reader, executor)
+    return _mapped(partial(_project, projection, model, _threads(executor)), reader, executor)
+
+
+def _threads(executor: Executor | None) -> int:
+    """That multiply: one a core here; one in a task, as an executor has a task for each core."""
+    if executor:
+        return 1
+    if hasattr(os, "sched_getaffinity"):  # not on every system
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def timed(
@@ -185,9 +200,9 @@ def _done(name: str, reader: Reader, seconds: Floats) -> Pass:
 
 
 def _sum_up(
-    chosen: npt.NDArray[np.bool_] | None, reader: Reader, blocks: Sequence[Block]
+    chosen: npt.NDArray[np.bool_] | None, count: int, reader: Reader, blocks: Sequence[Block]
 ) -> Iterator[tuple[Moments, npt.NDArray[np.bool_], Floats]]:
-    running, finite = Running(reader.channels), [np.zeros(0, bool)]
+    finite = [np.zeros(0, bool)]
 
     def wanted() -> Iterator[npt.NDArray[Any]]:
         for block, rows in zip(blocks, _read_ahead(reader, blocks), strict=True):
@@ -195,25 +210,40 @@ def _sum_up(
             keep = finite[-1] if chosen is None else finite[-1] & chosen[block]
             yield rows if keep.all() else rows[keep]
 
-    for batch in batched(wanted()):
-        running.add(batch)
-    begun = _now()
-    found = running.result()
+    with ThreadPoolExecutor(count, thread_name_prefix="detector-moments") as threads:
+        running = Running(reader.channels, threads)
+        for batch in batched(wanted()):
+            running.add(batch)
+        begun = _now()
+        found = running.result()
     yield found, np.concatenate(finite), _now() - begun
 
 
 def _project(
-    projection: Projection, model: Model | None, reader: Reader, blocks: Sequence[Block]
+    projection: Projection,
+    model: Model | None,
+    count: int,
+    reader: Reader,
+    blocks: Sequence[Block],
 ) -> Iterator[npt.NDArray[Any]]:
-    projector: Projector | None = None
-    for batch in batched(_read_ahead(reader, blocks)):
-        projector = projector or Projector(projection, batch.dtype)
+    projectors: dict[np.dtype[Any], Projector] = {}
+
+    def projected(batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
         good = is_finite(batch)
-        rows = projector(batch if good.all() else batch[good])
+        rows = projectors[batch.dtype](batch if good.all() else batch[good])
         found = rows if model is None else model.raw(rows.astype(np.float64))
         whole = np.full((len(batch), found.shape[1]), np.nan, found.dtype)
         whole[good] = found
-        yield whole
+        return whole
+
+    def batches() -> Iterator[npt.NDArray[Any]]:
+        for batch in batched(_read_ahead(reader, blocks)):
+            if batch.dtype not in projectors:
+                projectors[batch.dtype] = Projector(projection, batch.dtype)
+            yield batch
+
+    with ThreadPoolExecutor(count, thread_name_prefix="detector-project") as threads:
+        yield from _ahead(threads, count, projected, batches())
 
 
 def is_finite(rows: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
@@ -241,15 +271,26 @@ def batched(blocks: Iterator[npt.NDArray[Any]], size: int = BATCH) -> Iterator[n
 
 
 def _read_ahead(reader: Reader, blocks: Sequence[Block]) -> Iterator[npt.NDArray[Any]]:
-    """The blocks' clips, the next block being read while one is worked on."""
-    with ThreadPoolExecutor(1, thread_name_prefix="detector-read") as thread:
-        ahead: deque[Future[npt.NDArray[Any]]] = deque()
-        for block in blocks:
-            ahead.append(thread.submit(reader.read, block))
-            if len(ahead) > 1:
-                yield ahead.popleft().result()
-        if ahead:
-            yield ahead.popleft().result()
+    """The blocks' clips, the next ones being read while one is worked on."""
+    with ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="detector-read") as threads:
+        yield from _ahead(threads, READ_AHEAD, reader.read, blocks)
+
+
+def _ahead(
+    threads: Executor, count: int, function: Callable[[S], T], given: Iterable[S]
+) -> Iterator[T]:
+    """The results of a function in order, `count` of them being worked on at any time."""
+    waiting: deque[Future[T]] = deque()
+    try:
+        for one in given:
+            waiting.append(threads.submit(function, one))
+            if len(waiting) > count:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 def _mapped(
@@ -260,17 +301,9 @@ def _mapped(
     if executor is None:
         yield from function(reader, reader.blocks)
         return
-    waiting: deque[Future[list[T]]] = deque()
-    try:
-        for task in _tasks(reader.blocks):
-            waiting.append(executor.submit(_listed, function, reader, task))
-            if len(waiting) >= IN_FLIGHT:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
-    finally:
-        for future in waiting:
-            future.cancel()
+    task = partial(_listed, function, reader)
+    for found in _ahead(executor, IN_FLIGHT, task, _tasks(reader.blocks)):
+        yield from found
 
 
 @one_blas_thread()

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import detector
-from detector import Detector, Fusion
+from detector import Detector, Fusion, passes
 from detector.dataset import StoreReader, choose, live_rows, training_rows
 from detector.errors import FitError
 from detector.passes import over_crops
@@ -148,6 +149,21 @@ def test_passes_on_other_processes(
     assert isinstance(fitted, Detector)
     assert isinstance(again, Detector)
     np.testing.assert_array_equal(again.fitted.projection.basis, fitted.fitted.projection.basis)
+
+
+def test_the_bits_do_not_depend_on_the_number_of_cores(
+    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = on_disk(tmp_path / "a.zarr", made, block=8)
+    monkeypatch.setattr("detector.dataset.BLOCK_BYTES", 10_000)
+    monkeypatch.setattr("detector.moments.PANEL", 7)
+    monkeypatch.setattr("detector.passes.batched", partial(passes.batched, size=16))
+    scores = []
+    for cores in (1, 5):
+        monkeypatch.setattr("detector.passes._threads", lambda executor, cores=cores: cores)
+        fitted = detector.fit(found, features="timm_tiny")
+        scores.append(detector.score(found, fitted).clip_score)
+    np.testing.assert_array_equal(*scores)
 
 
 def test_test_ground_truth_is_never_read(ds: xr.Dataset) -> None:
