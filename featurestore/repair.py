@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from featurestore import arrays, chunks, disk, fused
+from featurestore import arrays, chunks, disk, fused, run_lengths
 from featurestore.arrays import METADATA
 from featurestore.disk import reading, writing
 from featurestore.errors import StoreUnreadable
@@ -34,6 +34,7 @@ def repair(root: Spot, mode: fused.Mode, members: Members) -> None:
     for name, committed in members.items():
         if committed.get("node_type") == "array":
             _restore(root, name, committed)
+    run_lengths.settle(root, members)
     if mode != "none":
         for name in FUSED:
             if name in members:
@@ -44,20 +45,27 @@ def _repair_there(root: Place, members: Members) -> None:
     """The same on an object store, by its names alone: no list of chunks is asked for.
 
     A fused array's chunks are put by whoever puts its parts', before these count as done, so
-    nothing has to be compared. Runs are written once, before the commit that lists them.
+    nothing has to be compared. Runs are written once, before the commit that lists them, and are
+    looked at only where the store was killed while it grew.
     """
+    growing = False
     with writing(root):
         _drop_uncommitted(root, members)
         for run in disk.names(root / RUNS):
+            if run == run_lengths.MARKER and RUNS in members:
+                growing = True
+                continue
             whole = run == METADATA and RUNS in members
             if not whole and f"{RUNS}/{run}" not in members:
                 disk.remove(root / RUNS / run)
     names = [
         name
         for name, committed in members.items()
-        if committed.get("node_type") == "array" and not name.startswith(f"{RUNS}/")
+        if committed.get("node_type") == "array" and (growing or not name.startswith(f"{RUNS}/"))
     ]
     list(many(lambda name: _restore(root, name, members[name]), names))
+    if growing:
+        run_lengths.settle(root, members)
 
 
 def _drop_uncommitted(root: Spot, members: Members) -> None:
@@ -83,7 +91,9 @@ def _restore(root: Spot, name: str, committed: Mapping[str, Any]) -> None:
             raise StoreUnreadable(f"{folder / METADATA}: is damaged: {error}.") from error
     if found == committed:
         return
-    if found and (name not in FUSED or isinstance(root, Place)):
+    # Runs grow in their metadata alone.
+    grows = not name.startswith(f"{RUNS}/") and (name not in FUSED or isinstance(root, Place))
+    if found and grows:
         _cut_back(root, name, found["shape"], committed)
     arrays.put_document(folder, committed)
 

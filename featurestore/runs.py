@@ -4,11 +4,12 @@ A run is written beside its place under a name that readers skip, renamed when i
 listed by the commit that follows: killed at any moment, there is a whole run or none. On an object
 store, which cannot rename, it is written where it belongs, and what no commit lists goes when the
 store is next opened for writing. A run is of the clips and frames that there were when it was made;
-later ones come after them.
+of later ones it has no scores, though its arrays grow with the store (see run_lengths).
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 import uuid
 from collections.abc import Mapping
@@ -17,12 +18,13 @@ from typing import Any, Final
 
 import numpy.typing as npt
 
-from featurestore import arrays, disk, layout, schema
-from featurestore.disk import PARTIAL, reading, writing
-from featurestore.errors import StoreUnreadable, UsageError
+from featurestore import arrays, disk, layout, run_lengths, schema
+from featurestore.disk import PARTIAL, writing
+from featurestore.errors import UsageError
 from featurestore.location import spot
-from featurestore.place import Place, Spot
-from featurestore.store import Url
+from featurestore.place import Place
+from featurestore.run_lengths import COVERS, covered, fitted
+from featurestore.store import Store, Url
 
 FOLDER: Final = schema.RUNS
 DIMS: Final = ("clip", "frame", "video")
@@ -51,7 +53,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Run:
-    """A run as it was written."""
+    """A run as it was written: of the first clips, frames and videos of its store."""
 
     name: str
     columns: Mapping[str, Column]
@@ -78,7 +80,8 @@ def write_run(
     """Adds a run to a store that is open for writing; readers see it whole or not at all.
 
     `attributes` (plain JSON) says what made it. The caller holds the store's lock. With
-    `replace` a run of this name is deleted first.
+    `replace` a run of this name is deleted first. Columns may be shorter than the store is by now:
+    they are of its first clips, frames or videos.
 
     Raises UsageError for a name that is taken or none, or for columns of one dimension that have
     different lengths; StoreUnwritable.
@@ -86,7 +89,9 @@ def write_run(
     check_name(name)
     root = spot(url)
     _check_lengths(name, columns)
-    taken = name in run_names(url)
+    members = layout.members(layout.read(root))
+    lengths = run_lengths.lengths(members)
+    taken = f"{FOLDER}/{name}" in members
     if taken and not replace:
         raise UsageError(f"{url}: has a run {name!r} already; give another name, or --replace")
     there = isinstance(root, Place)
@@ -104,6 +109,8 @@ def write_run(
             )
             if len(of.values):
                 arrays.write(made, new / column, slice(None), of.values)
+            if len(of.values) < lengths.get(of.dim, 0):
+                arrays.put_document(new / column, fitted(arrays.document(new / column), lengths))
         # A reader who opens the group itself looks for this there.
         layout.commit(new)
         if not isinstance(new, Place) and not isinstance(root, Place):
@@ -126,37 +133,66 @@ def run_names(url: Url) -> tuple[str, ...]:
     Raises StoreNotFound, NotAStore, StoreUnreadable.
     """
     members = layout.members(layout.read(spot(url)))
-    return tuple(
-        sorted(
-            path.removeprefix(f"{FOLDER}/")
-            for path, committed in members.items()
-            if path.count("/") == 1
-            and path.startswith(f"{FOLDER}/")
-            and committed.get("node_type") == "group"
-        )
-    )
+    return tuple(path.removeprefix(f"{FOLDER}/") for path in run_lengths.runs_of(members))
 
 
 def run_attributes(url: Url, name: str) -> dict[str, Any]:
     """What made a run. Raises UsageError, naming those there are, if it is not there."""
-    root = _there(url, name)
-    with reading(root):
-        try:
-            found: dict[str, Any] = arrays.document(root)["attributes"]
-        except (ValueError, KeyError) as error:
-            raise StoreUnreadable(f"{root / arrays.METADATA}: is damaged: {error}.") from error
-    return found
+    return dict(_there(url, name)[f"{FOLDER}/{name}"]["attributes"])
 
 
 def read_run(url: Url, name: str) -> Run:
-    """A run with all its columns. Raises UsageError, naming those there are, StoreUnreadable."""
-    root = _there(url, name)
-    attributes = run_attributes(url, name)
+    """A run with all its columns, as it was written: of clips that came later there are no values.
+
+    Raises UsageError, naming those there are, StoreUnreadable.
+    """
+    members, root, folder = _there(url, name), spot(url), f"{FOLDER}/{name}"
+    paths = [path for path in members if path.startswith(f"{folder}/")]
     columns = {}
-    for column, array in arrays.open_all(root, writable=False).items():
-        (dim,) = arrays.document(root / column)["dimension_names"]
-        columns[column] = Column(dim, arrays.read(array, root / column), array.attrs.asdict())
-    return Run(name, columns, attributes)
+    for path, array in arrays.open_members(root, paths).items():
+        (dim,) = members[path]["dimension_names"]
+        values = arrays.read(array, root / path, slice(0, covered(members[path])))
+        attributes = {key: of for key, of in array.attrs.asdict().items() if key != COVERS}
+        columns[path.removeprefix(f"{folder}/")] = Column(dim, values, attributes)
+    return Run(name, columns, dict(members[folder]["attributes"]))
+
+
+def later_videos(store: Store) -> dict[str, list[str]]:
+    """Of each run that lacks some: the videos that came into the store after it was made.
+
+    Their names, in the order of the table; superseded rows are left out.
+    """
+    members = layout.members(layout.read(spot(store.url)))
+    lengths = run_lengths.lengths(members)
+    covers: dict[str, dict[str, int]] = {}
+    for path, of in members.items():
+        run, _, column = path.removeprefix(f"{FOLDER}/").partition("/")
+        dims = of.get("dimension_names") or []
+        if column and path.startswith(f"{FOLDER}/") and len(dims) == 1:
+            covers.setdefault(run, {})[dims[0]] = covered(of)
+    short = {
+        run: of for run, of in covers.items() if any(n < lengths.get(d, n) for d, n in of.items())
+    }
+    if not short:
+        return {}
+    videos, live = store.videos(), store.live_videos()
+    ends = itertools.accumulate((video.frames for video in videos), initial=0)
+    starts = {
+        "video": range(len(videos)),
+        "clip": [video.clip_offset for video in videos],
+        "frame": list(ends)[:-1],
+    }
+    found = {}
+    for run, of in sorted(short.items()):
+        dim = next(dim for dim in starts if dim in of)
+        later = [
+            video.name
+            for video, counts, start in zip(videos, live, starts[dim], strict=True)
+            if counts and start >= of[dim]
+        ]
+        if later:
+            found[run] = later
+    return found
 
 
 def delete_run(url: Url, name: str) -> None:
@@ -164,8 +200,9 @@ def delete_run(url: Url, name: str) -> None:
 
     Raises UsageError, naming those there are, if it is not there; StoreUnwritable.
     """
-    folder = _there(url, name)
+    _there(url, name)
     root = spot(url)
+    folder = root / FOLDER / name
     document = layout.read(root)
     # The commit first, the files afterwards: a reader never finds a run in the list that is gone.
     for path in list(layout.members(document)):
@@ -176,12 +213,14 @@ def delete_run(url: Url, name: str) -> None:
         disk.remove(folder)
 
 
-def _there(url: Url, name: str) -> Spot:
-    names = run_names(url)
+def _there(url: Url, name: str) -> layout.Members:
+    """The members of the store. Raises UsageError, naming the runs there are, for no run."""
+    members = layout.members(layout.read(spot(url)))
+    names = [path.removeprefix(f"{FOLDER}/") for path in run_lengths.runs_of(members)]
     if name not in names:
         known = f"it has {', '.join(names)}" if names else "it has none: fs-submit score makes one"
         raise UsageError(f"{url}: has no run {name!r}; {known}")
-    return spot(url) / FOLDER / name
+    return members
 
 
 def _check_lengths(name: str, columns: Mapping[str, Column]) -> None:

@@ -24,6 +24,7 @@ from featurestore import (
     labelled,
     layout,
     provenance,
+    run_lengths,
     schema,
 )
 from featurestore.blocks import blank_clips, missing, runs, written_blocks
@@ -67,7 +68,7 @@ def open_store(url: Url, mode: Literal["r", "a"] = "r") -> Store:
     """Opens a store: "r" shows the last commit, "a" also writes (the caller holds the lock).
 
     Opening for writing first brings the store back to its last commit, if a killed writer left
-    something unfinished.
+    something unfinished; runs that an older version left shorter than the store are made as long.
 
     Raises StoreNotFound, NotAStore (made by something else, or by a newer version),
     StoreUnreadable, StoreUnwritable.
@@ -80,6 +81,9 @@ def open_store(url: Url, mode: Literal["r", "a"] = "r") -> Store:
     if mode == "a":
         store._mark_superseded()
         store._blank_unfinished()
+        members = layout.members(document)
+        if run_lengths.misfits(members, run_lengths.lengths(members)):
+            store.commit()
     return store
 
 
@@ -338,13 +342,20 @@ class Store(Labelled):
         return range(first, first + len(videos))
 
     def commit(self) -> None:
-        """Shows readers all changes made so far, in one step.
+        """Shows readers all changes made so far, in one step. Runs become as long as the store.
 
         Raises UsageError after a change that failed half-way: open the store again for writing,
         which undoes it.
         """
         with self._changing():
-            layout.commit(self._root)
+            run_lengths.commit(
+                self._root,
+                {
+                    dim: self._length(of)
+                    for dim, of in run_lengths.TABLES.items()
+                    if of in self._arrays
+                },
+            )
         self._mark_superseded()
 
     # Changes that readers see at once

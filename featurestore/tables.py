@@ -151,7 +151,7 @@ def _check_lengths(
             continue
         for dim, length in zip(committed["dimension_names"], committed["shape"], strict=True):
             wanted = lengths.get(dim, length)
-            # A run is of the clips and frames that there were when it was made.
+            # Older software left runs as long as the store was when they were made.
             if length > wanted or (length < wanted and not name.startswith(f"{FOLDER}/")):
                 found.add(
                     name,

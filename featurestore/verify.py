@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featurestore import arrays, chunks, fused, layout, lock, schema, strangers
+from featurestore import arrays, chunks, fused, layout, lock, run_lengths, schema, strangers
 from featurestore.arrays import METADATA
 from featurestore.errors import StoreUnreadable
 from featurestore.findings import REPAIR, Findings
@@ -46,6 +46,7 @@ def verify(
         )
     document = layout.read(root)
     members = layout.members(document)
+    _note_short_runs(members, found)
     listing = Listing(root)
     strangers.look(listing, members, found, busy=writer is not None)
     _compare_metadata(root, members, found, busy=writer is not None)
@@ -61,13 +62,24 @@ def verify(
 # What the arrays say
 
 
+def _note_short_runs(members: layout.Members, found: Findings) -> None:
+    short = run_lengths.misfits(members, run_lengths.lengths(members))
+    if short:
+        found.notes.append(
+            f"{shown(dict.fromkeys(path.split('/')[1] for path in short))}: shorter than the "
+            "store, which grew under an older version, so that xarray refuses to open both "
+            "together (open_datatree); the next command that writes makes runs as long"
+        )
+
+
 def _compare_metadata(root: Spot, members: layout.Members, found: Findings, *, busy: bool) -> None:
     changed = []
+    runs = {run: run_lengths.own(members, run) for run in run_lengths.runs_of(members)}
     for name, committed in members.items():
         try:
             there = arrays.document(root / name)
         except FileNotFoundError:
-            lost = name not in FUSED
+            lost = name not in FUSED and name not in runs
             found.add(
                 f"{name}/{METADATA}",
                 "is gone, but the store counts on it",
@@ -81,11 +93,14 @@ def _compare_metadata(root: Spot, members: layout.Members, found: Findings, *, b
             found.add(
                 f"{name}/{METADATA}",
                 f"is damaged: {error}",
-                "Put it back from a copy, or delete the store and extract again",
-                mendable=False,
+                REPAIR
+                if name in runs
+                else "Put it back from a copy, or delete the store and extract again",
+                mendable=name in runs,
             )
             continue
-        if committed.get("node_type") == "array" and there != committed:
+        wanted = committed if committed.get("node_type") == "array" else runs.get(name, there)
+        if there != wanted:
             changed.append(name)
     if changed and not busy:
         found.add(

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
@@ -89,14 +90,18 @@ class Server:
 
 def stock(url: str, server: Server) -> xr.Dataset:
     """A store as an analyst opens it who has none of our code: zarr on obstore, and no warning."""
+    dataset: xr.Dataset = xr.open_zarr(objects(url, server), chunks=None).load()
+    return dataset
+
+
+def objects(url: str, server: Server) -> Any:
+    """What zarr and xarray open a store there by."""
     from obstore.store import from_url
     from zarr.storage import ObjectStore
 
     config = {f"aws_{name}": value for name, value in server.options.items()}
     folder = from_url(url, config=config, client_options={"allow_http": True})  # type: ignore[call-overload]
-    objects: ObjectStore = ObjectStore(folder, read_only=True)
-    dataset: xr.Dataset = xr.open_zarr(objects, chunks=None).load()
-    return dataset
+    return ObjectStore(folder, read_only=True)
 
 
 @contextmanager
