@@ -29,13 +29,17 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Over all frames that both have scores for, and over those of abnormal videos (or None)."""
+    """Over all frames that both have scores for, and over those of abnormal videos (or None).
+
+    `remarks`: sentences for people.
+    """
 
     frames: int
     overall: Difference
     inside: Difference | None
     level: float
     resamples: int
+    remarks: tuple[str, ...] = ()
 
     def json(self) -> dict[str, Any]:
         """Plain JSON."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +22,9 @@ from detector.truth import named_split, scored_by, truths_of
 from detector.videos import ABNORMAL
 from featurestore.align import Convention
 from featurestore.errors import UsageError
-from featurestore.runs import Run, read_run, run_attributes, run_names
-from featurestore.store import Url
+from featurestore.runs import Run, later_videos, read_run, run_attributes, run_names
+from featurestore.splits import TEST, shown
+from featurestore.store import Url, open_store
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -32,13 +34,16 @@ _TWO_RATIOS = ("is the video abnormal", "where in the video")
 
 
 def listed(url: Url) -> list[dict[str, Any]]:
-    """Each run of a store: its name, detector, features, split and when it was made."""
+    """Each run of a store: its name, detector, features, split, when it was made, and how many
+    videos came into the store after it."""
     found = []
+    later = later_videos(open_store(url))
     for name in run_names(url):
         made = run_attributes(url, name)
         found.append(
             {"store": str(url), "run": name}
             | {key: made.get(key) for key in ("detector", "features", "split", "made")}
+            | {"later_videos": len(later.get(name, ()))}
         )
     return found
 
@@ -60,6 +65,7 @@ def evaluate_runs(
     names = names or run_names(url)
     if not names:
         raise UsageError(f"{url}: has no run; fs-submit score makes one")
+    later = later_videos(open_store(url))
     tables: dict[str, list[tuple[str, Run]]] = {}
     for name in names:
         its = read_run(url, name)
@@ -73,6 +79,7 @@ def evaluate_runs(
             measured = evaluate(scored_run(ds, its, of, convention), resamples=resamples)
             rows.append(Row(called, (measured,)))
         remarks = [] if convention == "ours" else [f"Frames as {convention} counts them."]
+        remarks += _came_later(ds, of, [name for name, _ in runs], later)
         outcomes.append(
             Outcome(str(url), of, tuple(rows), tuple(name for name, _ in runs), tuple(remarks))
         )
@@ -91,7 +98,11 @@ def compare_runs(
             f"{a} is of the split {of[0]}, {b} of {of[1]}: other videos train and test. Give "
             "--split to measure both on one"
         )
-    return compare(scored_run(ds, first, of[0]), scored_run(ds, second, of[1]), resamples=resamples)
+    found = compare(
+        scored_run(ds, first, of[0]), scored_run(ds, second, of[1]), resamples=resamples
+    )
+    remarks = _came_later(ds, of[0], list(dict.fromkeys((a, b))), later_videos(open_store(url)))
+    return dataclasses.replace(found, remarks=tuple(remarks))
 
 
 def comparison_text(a: str, b: str, of: Comparison) -> str:
@@ -110,6 +121,7 @@ def comparison_text(a: str, b: str, of: Comparison) -> str:
         f"[..]: {percent(of.level, 0)} interval, {of.resamples:,} paired bootstrap resamples of "
         "whole videos"
     )
+    lines += of.remarks
     return "\n".join(lines)
 
 
@@ -150,6 +162,7 @@ def report_on(
     (outcome,) = evaluate_runs(url, [name, *others], split=of)
     made = [_weights(member) for member in its.attributes.get("members", ())]
     random = any("RANDOM" in weights for weights in made)
+    remarks = ["The features are of RANDOM weights: the numbers mean nothing."] if random else []
     return Report(
         title=f"{ds.attrs.get('dataset', url)}: {name}",
         rows=outcome.rows,
@@ -157,7 +170,7 @@ def report_on(
         densities=run.densities(ds, its),
         made={"run": name, "store": str(url), **its.attributes},
         pictures=pictures or {},
-        remarks=["The features are of RANDOM weights: the numbers mean nothing."] if random else [],
+        remarks=[*remarks, *outcome.remarks],
     )
 
 
@@ -221,6 +234,23 @@ def _split_of(of: Run, asked: str | None) -> str:
             "unknown; give --split"
         )
     return str(split)
+
+
+def _came_later(
+    ds: xr.Dataset, split: str, names: Sequence[str], later: Mapping[str, Sequence[str]]
+) -> list[str]:
+    """A sentence for the runs that lack the same videos: they came into the store after them."""
+    parts = named_split(ds, split)
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for name in names:
+        if name in later:
+            alike.setdefault(tuple(later[name]), []).append(name)
+    return [
+        f"{', '.join(runs)}: {len(videos)} videos came into the store later and are not scored, "
+        f"{sum(parts.get(video) == TEST for video in videos)} of them test videos of {split}: "
+        f"{shown(videos)}. To have them scored: fs-submit score"
+        for videos, runs in alike.items()
+    ]
 
 
 def _weights(member: Mapping[str, Any]) -> str:

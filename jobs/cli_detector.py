@@ -233,7 +233,7 @@ def runs(context: click.Context, store: str, dataset: str | None, as_json: bool)
     for one in [] if as_json else found:
         click.echo(
             f"{one['store']}: {one['run']}  ({one['detector']} of {one['features']}, split "
-            f"{one['split'] or 'not known'}, {one['made']})"
+            f"{one['split'] or 'not known'}, {one['made']}{_later(one['later_videos'])})"
         )
 
 
@@ -274,6 +274,10 @@ def delete(where: tuple[str, str | None], /, names: tuple[str, ...]) -> None:
 
 
 COMMANDS = (score, fit, evaluate, distributions, report, runs)
+
+
+def _later(videos: int) -> str:
+    return f"; {videos} videos came later and are not scored" if videos else ""
 
 
 def _options(asked: dict[str, Any]) -> Options:

@@ -12,7 +12,7 @@ from featurestore.disk import reading
 from featurestore.errors import FeatureStoreError, StoreNotFound
 from featurestore.location import local_path
 from featurestore.place import is_object_url, place_of
-from featurestore.runs import run_names
+from featurestore.runs import later_videos, run_names
 from featurestore.store import Store, open_store
 from jobs.progress import size
 
@@ -87,6 +87,7 @@ def _describe(url: str, store: Store) -> dict[str, Any]:
         **store.label_counts(),
         "arrays": arrays,
         "runs": list(run_names(store.url)),
+        "later_videos": {run: len(videos) for run, videos in later_videos(store).items()},
         "problems": [
             {"video": v.name, "state": v.state, "reason": v.reason}
             for v in videos
@@ -134,6 +135,8 @@ def _text(one: dict[str, Any]) -> str:
         )
     if one["runs"]:
         lines.append(f"  runs of scores: {', '.join(one['runs'])}")
+    for run, videos in one["later_videos"].items():
+        lines.append(f"    {run}: {videos} videos came later and are not scored: fs-submit score")
     if one["problems"]:
         lines.append("  videos that failed or are damaged:")
         lines += [f"    {p['video']}: {p['state']}: {p['reason']}" for p in one["problems"]]

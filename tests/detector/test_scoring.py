@@ -320,7 +320,7 @@ def test_listed_places_and_highest(kept: Any) -> None:
 
 def test_videos_that_came_later_have_no_score(tmp_path: Path) -> None:
     url = make(tmp_path / "made.zarr", arrays=("timm_a",))
-    score_store(url, Options(**QUICK), say=lambda _: None)
+    first = score_store(url, Options(**QUICK), say=lambda _: None)
     with locked(url):
         store = open_store(url, "a")
         store.append([NewVideo("late", "late.avi", 40)])
@@ -331,8 +331,29 @@ def test_videos_that_came_later_have_no_score(tmp_path: Path) -> None:
     (outcome,) = evaluate_runs(url, **QUICK)
     (measured,) = outcome.rows[0].evaluations
     assert (measured.frames, measured.unscored_frames) == (8 * FRAMES, 40)
+    run = "density-timm_a-weak"
+    told = (
+        "1 videos came into the store later and are not scored, 1 of them test videos of weak: "
+        "late. To have them scored: fs-submit score"
+    )
+    assert outcome.remarks == (f"{run}: {told}",)
+    assert f"{run}: {told}" in outcome.text()
+    assert "40 frames without a score left out." in outcome.text()
+    assert report_on(url, run).remarks == [f"{run}: {told}"]
+    assert [one["later_videos"] for one in listed(url)] == [1]
+    # Stock xarray opens all of it, and our own numbers are those of the scores that are there.
+    tree = xr.open_datatree(url, engine="zarr", chunks=None)
+    assert np.isnan(tree[f"scores/{run}/frame_score"].values[16 * FRAMES :]).all()
+    (before,) = first[0].rows[0].evaluations
+    assert (measured.overall.auc, measured.overall.ap) == (before.overall.auc, before.overall.ap)
+    score_store(url, Options(features=("timm_a",), run="again", **QUICK), say=lambda _: None)
+    compared = compare_runs(url, run, "again", resamples=20)
+    assert compared.remarks == (f"{run}: {told}",)
+    assert compared.frames == 8 * FRAMES
+    assert comparison_text(run, "again", compared).endswith(told)
     with locked(url):
         open_store(url, "a")
-        delete_run(url, "density-timm_a-weak")
+        delete_run(url, run)
+        delete_run(url, "again")
     with pytest.raises(UsageError, match="has no run; fs-submit score makes one"):
         evaluate_runs(url)

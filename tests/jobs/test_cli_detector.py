@@ -10,9 +10,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from detector.methods import METHODS
+from featurestore.catalog import NewVideo
 from featurestore.errors import SplitError, UsageError
+from featurestore.lock import locked
 from featurestore.runs import read_run, run_names
-from featurestore.store import create
+from featurestore.store import create, open_store
 from jobs import status
 from jobs.cli_detector import COMMANDS, CONVENTIONS, DETECTORS
 from tests.detector.stores import make
@@ -118,6 +120,14 @@ def test_runs_are_listed_compared_and_deleted(tmp_path: Path) -> None:
     assert "runs of scores: density-fusion-weak, density-timm_a-weak, density-timm_b-" in looked
     shown = run("runs", "--store", tmp_path).stdout
     assert "density-timm_a-weak  (density of timm_a, split weak, " in shown
+    with locked(tmp_path / "made.zarr"):
+        store = open_store(tmp_path / "made.zarr", "a")
+        store.append([NewVideo("late", "late.avi", 40), NewVideo("later", "later.avi", 40)])
+        store.commit()
+    told = "2 videos came later and are not scored"
+    assert run("runs", "--store", tmp_path).stdout.count(f"; {told})\n") == 3
+    looked = status.text(status.collect(str(tmp_path)))
+    assert f"    density-fusion-weak: {told}: fs-submit score\n" in f"{looked}\n"
     two = "density-timm_a-weak", "density-timm_b-weak"
     assert "points [" in run("runs", "--store", tmp_path, "compare", *two, *QUICK).stdout
     found = json.loads(run("runs", "--store", tmp_path, "compare", *two, "--json", *QUICK).stdout)
