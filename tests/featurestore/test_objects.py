@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -239,14 +240,144 @@ def test_a_lock_is_renewed_while_it_is_held_and_runs_out_after_a_crash(place: Pl
         lose(place)
     with pytest.raises(StoreLocked, match="taken it over"):
         lose_and_write(place)
-    crashed = {"owner": "x", "pid": 1, "host": "h", "command": "c", "until": time.time() + 0.3}
-    place.beside(".lock").write_bytes(json.dumps(crashed).encode())
-    with pytest.raises(StoreLocked, match="process 1 on h: c"), locked_there(place, expires=0.6):
-        pass
-    time.sleep(0.7)
-    with locked_there(place, expires=0.6):
+
+
+def of_another_host(**more: object) -> bytes:
+    """A lock that a command on another machine holds, or held when it crashed."""
+    holder = {"owner": "x", "pid": 1, "host": "h", "command": "c", "expires": 0.6, "until": 0}
+    return json.dumps(holder | more).encode()
+
+
+@pytest.mark.parametrize("hours", [-24, 0, 24])
+def test_a_crash_elsewhere_is_seen_by_watching_whatever_the_clocks_say(
+    place: Place, hours: int
+) -> None:
+    place.beside(".lock").write_bytes(of_another_host(until=time.time() + hours * 3600))
+    said: list[str] = []
+    began = time.monotonic()
+    with locked_there(place, expires=60, say=said.append):
+        took = time.monotonic() - began
         owner = objectlock._read(place.beside(".lock"))[0]["owner"]
     assert owner != "x"
+    assert 0.9 <= took < 10  # half as long again as its holder said
+    assert "is locked (process 1 on h: c); watching" in said[0]
+    assert "taken over" in said[-1]
+
+
+@pytest.mark.parametrize("hours", [-24, 24])
+def test_a_lock_that_another_host_renews_is_held_however_wrong_its_clock_is(
+    place: Place, hours: int
+) -> None:
+    lock = place.beside(".lock")
+    ended = threading.Event()
+
+    def renew() -> None:
+        puts = 0
+        while not ended.wait(0.1):
+            puts += 1
+            lock.write_bytes(of_another_host(puts=puts, until=time.time() + hours * 3600))
+
+    lock.write_bytes(of_another_host(until=time.time() + hours * 3600))
+    thread = threading.Thread(target=renew)
+    thread.start()
+    try:
+        for _ in range(3):
+            with (
+                pytest.raises(StoreLocked, match="another command is writing.*process 1 on h: c"),
+                locked_there(place, expires=0.6),
+            ):
+                pass
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_of_those_that_watch_one_takes_over(place: Place) -> None:
+    place.beside(".lock").write_bytes(of_another_host())
+    won: list[int] = []
+    refused: list[str] = []
+
+    def go(number: int) -> None:
+        try:
+            with locked_there(place, expires=0.6):
+                won.append(number)
+                time.sleep(1)
+        except StoreLocked as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=go, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(won), len(refused)) == (1, 3), refused
+
+
+def test_watching_is_cheap_and_a_lock_given_back_meanwhile_is_free(s3_server: s3.Server) -> None:
+    bucket = s3_server.bucket(f"watched-{uuid.uuid4().hex}")
+    place = place_of(f"{bucket}/features/x.zarr", s3_server.options)
+    lock = place.beside(".lock")
+    lock.write_bytes(of_another_host(expires=1.2))
+    before = s3_server.requests()
+    with locked_there(place, expires=1.2):
+        asked = s3_server.requests() - before
+    assert asked["GET"] + asked["HEAD"] <= 22, asked
+    assert asked["PUT"] <= 3  # one finds it, one takes it over; and the one before, if logged late
+    assert asked["LIST"] == 0
+    lock.write_bytes(of_another_host(expires=60))
+    given_back = threading.Timer(1, lock.remove)
+    given_back.start()
+    began = time.monotonic()
+    with locked_there(place, expires=60):
+        assert time.monotonic() - began < 30
+    given_back.join()
+
+
+def test_a_lock_that_says_nothing_sensible_runs_out_too(place: Place) -> None:
+    for junk in (b"", b"[1]", b'{"pid": "x", "expires": Infinity, "until": "y", "machine": []}'):
+        place.beside(".lock").write_bytes(junk)
+        assert objectlock.writer_there(place) is None
+        with locked_there(place, expires=0.2):
+            pass
+
+
+@pytest.mark.parametrize("seconds", [-86400.0, 86400.0])
+def test_a_clock_that_jumps_costs_its_holder_nothing(
+    place: Place, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks once whether the lock is still its own: a machine that was paused, and does not know
+    it, shows just so."""
+    right = time.time
+    with locked_there(place, renew=60):
+        before = place.beside(".lock").read_bytes()
+        objectlock.check(place)
+        assert place.beside(".lock").read_bytes() == before
+        monkeypatch.setattr(time, "time", lambda: right() + seconds)
+        objectlock.check(place)
+        after = place.beside(".lock").read_bytes()
+        assert after != before
+        objectlock.check(place)
+        assert place.beside(".lock").read_bytes() == after
+        assert "process" in (objectlock.writer_there(place) or "")
+        monkeypatch.setattr(time, "time", lambda: right() + 2 * seconds)
+        assert "process" in (objectlock.writer_there(place) or "")
+    assert not place.beside(".lock").exists()
+
+
+def test_a_machine_that_was_paused_and_lost_its_lock_writes_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    with pytest.raises(StoreLocked, match="taken it over"):
+        pause_and_write(place, lambda: monkeypatch.setattr(time, "time", lambda: now + 600))
+
+
+def pause_and_write(place: Place, pause: Callable[[], None]) -> None:
+    with locked_there(place, renew=60):
+        place.beside(".lock").write_bytes(of_another_host())
+        pause()
+        objectlock.check(place)
+        pytest.fail("it would have been written")
 
 
 def test_a_command_that_slept_goes_on_if_nobody_took_its_lock(place: Place) -> None:
