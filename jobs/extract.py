@@ -15,8 +15,8 @@ from featurestore.place import in_use
 from featurestore.store import Store, create, open_store
 from jobs import datasets, labelling
 from jobs.estimate import expected, local_rate, machine_rate, worker_rate
-from jobs.intake import compare
-from jobs.making import checked_weights, chosen, provenance, versions_of
+from jobs.intake import Intake, compare
+from jobs.making import as_recorded, checked_weights, chosen, provenance, versions_of
 from jobs.options import Options, absolute, check_options, store_name, store_path, wanted_arrays
 from jobs.progress import Progress
 from jobs.remote import Origin
@@ -75,6 +75,11 @@ def run(options: Options, say: Say = print) -> int:
         elif options.cluster == "slurm" and options.dry_run:
             say("dry run: no job is submitted, and this machine's speed is taken for the nodes'")
         elif not options.on_this_machine:
+            if not options.dry_run and not options.replace:
+                code = _without_workers(url, sources, everything, specs, fused, wanted, origin,
+                                        options, say)  # fmt: skip
+                if code is not None:
+                    return code
             from jobs.cluster import elsewhere
 
             client = stack.enter_context(elsewhere(options, say))
@@ -107,14 +112,7 @@ def run(options: Options, say: Say = print) -> int:
         if store is not None:
             bring_up_to_date(store, intake, made, options, say)
             if complete(store, intake, parts, fused):
-                plan = labels_of(store, intake, [], wanted, everything, options)
-                record_labels(store, plan, say)
-                if plan.truths or plan.splits:
-                    store.commit()
-                    say(f"nothing to compute: {url} has all of it; labels and splits recorded")
-                else:
-                    say(f"nothing to do: {url} has all of it")
-                return finish(store, intake.known, parts, url, say)
+                return _end(store, intake, parts, wanted, everything, options, say)
         from jobs.cluster import connect, local_shape  # Dask: what follows needs it
 
         # A new store's blocks are sized for all of the dataset, whatever is asked for today.
@@ -171,6 +169,70 @@ def run(options: Options, say: Say = print) -> int:
             known = shortened(store, known, short)
             _compute(client, store, known, origin, setup, *rates, options.strict)
         return finish(store, known, parts, url, say)
+
+
+def _without_workers(
+    url: str,
+    sources: Sequence[Source],
+    everything: Sequence[Source],
+    specs: Mapping[str, BackboneSpec],
+    fused: Sequence[str],
+    wanted: labelling.Asked,
+    origin: Origin,
+    options: Options,
+    say: Say,
+) -> int | None:
+    """Of a store that has all of it: says so, before any job is asked for or a worker waited for.
+
+    None: there is something to compute. What only workers know (their engine, their versions) is
+    taken as the store has it. The lock is held for the moment only, not while jobs are waited for.
+    """
+    parts = list(specs)
+
+    def look(store: Store) -> Intake | None:
+        intake = compare(sources, store.videos(), retry_failed=options.retry_failed, origin=origin)
+        ends = complete(store, intake, parts, fused, retry_failed=options.retry_failed)
+        return intake if ends else None
+
+    store = _open(url, "r")
+    if store is None or look(store) is None:
+        return None
+    weights = checked_weights(specs, options, say)
+    made = {n: as_recorded(spec, weights[n].digest, store.provenance(n), options)
+            for n, spec in specs.items()}  # fmt: skip
+    with locked(url):
+        store = open_store(url, "a")
+        check_fused(store, options)
+        refuse_imported(store)
+        for name in set(made) & set(store.backbones):
+            store.check_provenance(name, made[name])
+        intake = look(store)
+        if intake is None:
+            return None
+        bring_up_to_date(store, intake, made, options, say)
+        if not complete(store, intake, parts, fused):
+            return None
+        return _end(store, intake, parts, wanted, everything, options, say)
+
+
+def _end(
+    store: Store,
+    intake: Intake,
+    parts: Sequence[str],
+    wanted: labelling.Asked,
+    everything: Sequence[Source],
+    options: Options,
+    say: Say,
+) -> int:
+    """Of a store that has all of it: labels and splits are recorded, and it is said."""
+    plan = labels_of(store, intake, [], wanted, everything, options)
+    record_labels(store, plan, say)
+    if plan.truths or plan.splits:
+        store.commit()
+        say(f"nothing to compute: {store.url} has all of it; labels and splits recorded")
+    else:
+        say(f"nothing to do: {store.url} has all of it")
+    return finish(store, intake.known, parts, str(store.url), say)
 
 
 def _dry_run(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from jobs.engines import Choice
 
-__all__ = ["checked_weights", "choice_text", "chosen", "provenance", "versions_of"]
+__all__ = ["as_recorded", "checked_weights", "choice_text", "chosen", "provenance", "versions_of"]
 
 
 def chosen(
@@ -112,11 +112,27 @@ def provenance(
 ) -> dict[str, Any]:
     """The attributes that say how the array of ``spec`` is made; what differs never mixes."""
     return {
+        **_network(spec, digest),
+        "engine": choice.engine,
+        "precision": choice.precision,
+        "versions": dict(versions),
+    }
+
+
+def _network(spec: BackboneSpec, digest: str) -> dict[str, Any]:
+    return {
         "model": spec.model,
         "preprocessing": {k: list(v) if isinstance(v, tuple) else v
                           for k, v in asdict(spec.preprocessing).items()},
         "weights": digest,
-        "engine": choice.engine,
-        "precision": choice.precision,
-        "versions": dict(versions),
     }  # fmt: skip
+
+
+def as_recorded(
+    spec: BackboneSpec, digest: str, recorded: Mapping[str, Any], options: Options
+) -> dict[str, Any]:
+    """``provenance`` without asking a worker: versions, and what is ``auto``, as recorded."""
+    asked = {"engine": options.engine, "precision": options.precision}
+    given = {key: value for key, value in asked.items() if value != "auto"}
+    kept = {key: recorded[key] for key in ("engine", "precision", "versions") if key in recorded}
+    return _network(spec, digest) | kept | given

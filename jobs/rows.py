@@ -82,11 +82,19 @@ def _retry(store: Store, intake: Intake, backbones: Collection[str]) -> None:
     store.update_videos({row: {"state": "ok", "reason": ""} for row in again})
 
 
-def complete(store: Store, intake: Intake, parts: Sequence[str], fused: Sequence[str]) -> bool:
+def complete(
+    store: Store,
+    intake: Intake,
+    parts: Sequence[str],
+    fused: Sequence[str],
+    *,
+    retry_failed: bool = False,
+) -> bool:
     wanted = {*parts, *(fused if store.fused != "none" else ())}
     if intake.new or not wanted <= {*store.backbones, *store.fused_arrays}:
         return False
-    return not any(mask.any() for mask in missing(store, intake.known, parts).values())
+    left = missing(store, intake.known, parts, retry_failed=retry_failed)
+    return not any(mask.any() for mask in left.values())
 
 
 def check_fused(store: Store, options: Options) -> None:

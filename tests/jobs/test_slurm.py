@@ -15,6 +15,8 @@ import xarray as xr
 from click.testing import CliRunner
 
 from featurestore.errors import FeatureStoreError, UsageError
+from featurestore.schema import FAILED
+from featurestore.store import open_store
 from jobs import slurm, slurm_workers
 from jobs.cli import cli
 from jobs.cli_cluster import Workers
@@ -23,6 +25,8 @@ from jobs.options import Options, check_options
 from jobs.slurm import job_script, parse, require_slurm
 from jobs.slurm_workers import Needed, states_of
 from tests.jobs.conftest import FAST_ARRAY, Command, wait_for
+
+OTHER = "timm:test_vit2.r160_in1k"
 
 # A job is a process of this machine, in a session of its own.
 SBATCH = """#!/bin/sh
@@ -172,6 +176,37 @@ def test_the_whole_way(command: Command, videos: Path, fake: Path) -> None:
     command.extract(videos, "--name", "here")
     here = xr.open_zarr(command.folder / "features" / "here.zarr").load()
     np.testing.assert_allclose(there[FAST_ARRAY], here[FAST_ARRAY], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_of_a_finished_store_no_job_is_asked_for(
+    command: Command, videos: Path, fake: Path, tmp_path: Path
+) -> None:
+    """Nor is a scheduler looked for. What differs from how the store was made is told as well."""
+    command.extract(videos)
+    (fake / "refuse").touch()  # whoever asks for a job fails
+    slurm_ = ("--cluster", "slurm", "--slurm", "cpus-per-task=1")
+    nowhere = ("--cluster", "tcp://127.0.0.1:9")
+    for cluster in (slurm_, nowhere):
+        out = command.extract(videos, *cluster)
+        assert "nothing to do: features/videos.zarr has all of it" in out
+        assert "scheduler" not in out
+        assert "nothing to do" in command.extract(videos, *cluster, "--retry-failed")
+    intervals = videos.parent / "intervals.csv"
+    out = command.extract(videos, *slurm_, "--labels", intervals)
+    assert "nothing to compute" in out
+    assert "labels and splits recorded" in out
+    out = command.extract(videos, *slurm_, "--engine", "torch", code=1)
+    assert 'engine: "openvino" -> "torch"' in out
+    assert "refused the job" not in out
+    # Where there is work, jobs are asked for as ever.
+    for words in (("--backbones", OTHER), ("--replace",)):
+        out = command.extract(videos, *slurm_, *words, code=1)
+        assert "refused the job" in out
+    store = open_store(command.folder / "features" / "videos.zarr", "a")
+    store.mark(FAST_ARRAY, range(3), FAILED)
+    assert "nothing to do" in command.extract(videos, *slurm_)
+    assert "refused the job" in command.extract(videos, *slurm_, "--retry-failed", code=1)
 
 
 def test_sbatch_refuses_or_all_jobs_end_at_once(
