@@ -17,7 +17,8 @@ from detector.errors import FitError
 from detector.passes import Block, over_crops
 from detector.videos import NORMAL, UNKNOWN, Videos, bounds_of
 from featurestore import provenance
-from featurestore.errors import ProvenanceMismatch, UsageError
+from featurestore.errors import ProvenanceMismatch, StoreUnreadable, UsageError
+from featurestore.place import errors, told
 from featurestore.schema import DONE, FAILED, is_features_name, parts_of, status_of
 
 if TYPE_CHECKING:
@@ -169,8 +170,12 @@ class StoreReader:
     the Dataset was opened from a store: whoever gets it opens that store.
     """
 
-    def __init__(self, array: xr.DataArray, clips: npt.NDArray[np.int64]) -> None:
+    def __init__(
+        self, array: xr.DataArray, clips: npt.NDArray[np.int64], where: str | None = None
+    ) -> None:
+        """`where` names the array in errors; its own name unless given."""
         self._array, self._clips = array, clips
+        self._where = where or str(array.name)
         self._per_clip = array.dtype.itemsize * int(np.prod(array.shape[1:], dtype=np.int64))
         self._blocks: list[Block] = []
         self._ranges: dict[int, tuple[int, int]] = {}  # of the array, by where a block begins
@@ -219,11 +224,25 @@ class StoreReader:
         return over_crops(values if len(wanted) == len(values) else values[wanted])
 
     def load(self, block: Block) -> npt.NDArray[Any]:
-        """All clips of its chunks, as they are stored."""
+        """All clips of its chunks, as they are stored.
+
+        Raises StoreUnreadable, which a worker can send back as it is.
+        """
         part = self._array.isel({self._array.dims[0]: slice(*self._ranges[block.start])})
-        # A Dask array is computed here, not on the cluster that may be running this very task.
-        loaded = part.compute(scheduler="synchronous") if part.chunks else part
-        return np.asarray(loaded.values)
+        try:
+            # A Dask array is computed here, not on the cluster that may be running this very task.
+            loaded = part.compute(scheduler="synchronous") if part.chunks else part
+            return np.asarray(loaded.values)
+        except errors() as error:
+            # Alone: what it comes from may hold a key.
+            raise StoreUnreadable(
+                f"{self._where}: cannot be read: {told(error)}. Run the command again when that is "
+                "put right."
+            ) from None
+        except ValueError as error:
+            raise StoreUnreadable(
+                f"{self._where}: is damaged: {error}. fs-submit verify tells where, and what to do."
+            ) from error
 
 
 def _chunk_borders(array: xr.DataArray) -> npt.NDArray[np.int64]:
@@ -253,6 +272,12 @@ def array_of(ds: xr.Dataset, features: str) -> xr.DataArray:
         )
     # The coordinates stay behind: a reader that travels to a worker takes the array alone.
     return array.reset_coords(drop=True)
+
+
+def where(ds: xr.Dataset, features: str) -> str:
+    """Names an array in errors: `features/ped2.zarr/r3d`."""
+    source = ds.encoding.get("source")
+    return f"{source}/{features}" if isinstance(source, str) else features
 
 
 def provenance_of(ds: xr.Dataset, features: str) -> dict[str, Any]:

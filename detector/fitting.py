@@ -97,7 +97,7 @@ def score(ds: xr.Dataset, detector: AnyDetector, *, executor: Executor | None = 
         (detector.fitted.channels, array.shape[-1]),
     )
     chosen = dataset.choose(ds, features, dataset.live_rows(ds))
-    reader = StoreReader(array, chosen.clips)
+    reader = StoreReader(array, chosen.clips, dataset.where(ds, features))
     judged, read = judge_reader(detector.fitted, reader, chosen.videos.bounds, executor)
     clips, names = ds.sizes["clip"], dataset.names_of(ds)
     not_finite = chosen.clips[np.isnan(judged.score)]
@@ -153,7 +153,7 @@ def _fit(
     fitted = fit_reader(
         unfitted.name,
         unfitted.method,
-        StoreReader(dataset.array_of(ds, features), chosen.clips),
+        StoreReader(dataset.array_of(ds, features), chosen.clips, dataset.where(ds, features)),
         chosen.videos,
         seed=unfitted.seed,
         executor=executor,

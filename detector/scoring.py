@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
@@ -144,6 +145,7 @@ def opened(url: Url) -> xr.Dataset:
 
     open_store(url)  # its errors say what is wrong
     ds: xr.Dataset = xr.open_zarr(zarr_store(spot(url), read_only=True), chunks=None)
+    ds.encoding["source"] = os.fspath(url)
     return ds
 
 

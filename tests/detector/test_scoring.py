@@ -24,7 +24,7 @@ from detector.reviewing import (
 from detector.scoring import Options, complete_arrays, opened, score_store, score_with
 from detector.table import PERFECT
 from featurestore.catalog import NewVideo
-from featurestore.errors import SplitError, UsageError
+from featurestore.errors import SplitError, StoreUnreadable, UsageError
 from featurestore.labels import ABNORMAL, NORMAL, Truth
 from featurestore.lock import locked
 from featurestore.runs import delete_run, read_run, run_names
@@ -40,6 +40,16 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any], lis
     url = make(tmp_path_factory.mktemp("store") / "made.zarr")
     said: list[str] = []
     return url, score_store(url, Options(**QUICK), say=said.append), said
+
+
+def test_a_damaged_chunk_is_one_clear_error(tmp_path: Path) -> None:
+    url = make(tmp_path / "made.zarr", arrays=["timm_a"])
+    chunk = url / "timm_a/c/3/0/0"
+    content = bytearray(chunk.read_bytes())
+    content[1000] ^= 1
+    chunk.write_bytes(content)
+    with pytest.raises(StoreUnreadable, match=r"made\.zarr/timm_a: is damaged: .*fs-submit verify"):
+        score_store(url, Options(**QUICK))
 
 
 def test_everything_is_scored_with_no_more_words(kept: Any) -> None:

@@ -177,6 +177,42 @@ def test_other_commands_do_there_what_they_do_here(
 
 
 @pytest.mark.slow
+def test_scores_by_workers_there_are_those_made_here(
+    tmp_path: Path, command: Command, s3_server: s3.Server
+) -> None:
+    """Workers get the options from the command, whether these are in the environment or not."""
+    here, folder = tmp_path / "here", f"{s3_server.bucket('scored')}/features"
+    here.mkdir()
+    for f in (str(here), folder):
+        make_scored(f"{f}/made.zarr", arrays=["timm_a", "timm_b"])  # type: ignore[arg-type]
+    words = ("score", "--split", "weak", "--resamples", 20, "--json", "--store")
+    expected = json.loads(command.run(*words, here).stdout)
+    local = ("--cluster", "local", "--workers", 2)
+    options = ("--storage-options", json.dumps(s3_server.options))
+    command.env = {"AWS_EC2_METADATA_DISABLED": "true"}
+    done = command.run(*words, folder, *local, *options)
+    assert json.loads(done.stdout.replace(folder, str(here))) == expected
+    assert "Traceback" not in done.stderr
+    command.env = s3_server.env
+    runs = [one["run"] for one in json.loads(command.run("runs", "--store", here, "--json").stdout)]
+    for run in runs:
+        there = s3.stock(f"{folder}/made.zarr/scores/{run}", s3_server)
+        xr.testing.assert_equal(there, xr.open_zarr(here / f"made.zarr/scores/{run}", chunks=None))
+    # What a worker could not read is one clear error, and no key of ours is in it.
+    chunk = place_of(f"{folder}/made.zarr") / "timm_a/c/3/0/0"
+    content = bytearray(chunk.read_bytes())
+    content[1000] ^= 1
+    chunk.write_bytes(bytes(content))
+    for way in ((), local):
+        failed = command.run(*words, folder, *way, code=1)
+        said = failed.stdout + failed.stderr
+        assert "Traceback" not in said
+        assert "made.zarr" in failed.stderr
+        assert "damaged" in failed.stderr
+        assert not any(word in said for word in SECRET_WORDS)
+
+
+@pytest.mark.slow
 def test_a_server_that_is_away(
     many: Path, here: Path, command: Command, s3_server: s3.Server
 ) -> None:
