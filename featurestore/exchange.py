@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from featurestore import align, schema, splits
+from featurestore import align, inhand, schema, splits
 from featurestore.blocks import runs, write_clips
 from featurestore.catalog import NewVideo, Video
 from featurestore.clips import CLIP_FRAMES, clip_count
@@ -295,6 +295,8 @@ def _write(
                     f"{file.path}: differs from what the store has of {entry.video} in {array}; "
                     "give another --array or --name"
                 )
+        if missing.any():
+            inhand.put(store.url, set((clips[missing] // store.block).tolist()))
         for run in runs(clips[missing], store.block):
             part = values[run.start - row.clip_offset : run.stop - row.clip_offset]
             write_clips(store.url, array, run.start, part, fingerprint=fingerprint)
@@ -305,6 +307,7 @@ def _write(
             reason = f"{file.path.name}: clips {numbers} hold NaN or infinity"
             store.update_videos({row.index: {"state": "damaged", "reason": reason}})
             remarks.append(f"{entry.video}: {reason}")
+    inhand.given_back(store.url)
     progress(len(files), len(files))
     if rounded:
         remarks.append(f"{rounded} files hold more digits than float32 has; they were rounded")

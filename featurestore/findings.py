@@ -36,6 +36,8 @@ class Findings:
     notes: list[str] = field(default_factory=list)  # remarks that are no problem
     checked: int = 0  # chunks read
     clips: dict[str, set[int]] = field(default_factory=dict)  # backbone -> to be computed again
+    # Backbone -> clips with values that were never marked done, on an object store.
+    unmarked: dict[str, list[int]] = field(default_factory=dict)
     chunks: list[str] = field(default_factory=list)  # damaged files, to be removed
     strays: list[str] = field(default_factory=list)  # chunks of fused arrays that mislead
     statuses: list[str] = field(default_factory=list)  # backbones whose status is damaged

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from featurestore import arrays, chunks, disk
+from featurestore.blocks import blank_clips
 from featurestore.disk import writing
 from featurestore.findings import Findings
 from featurestore.location import spot
@@ -49,6 +50,12 @@ def mend(found: Findings) -> list[str]:
         lines.append(f"{name}: written anew")
     for name in found.statuses:
         lines.append(f"{name}: {_rebuild_status(root, name)} clips count as done")
+    for name, unmarked in found.unmarked.items():
+        lines.append(f"{name}: {len(unmarked)} clips that were never marked done are blanked")
+    if isinstance(root, Place):
+        for name in {*found.clips, *found.unmarked} - {*found.statuses}:
+            blank = found.clips.get(name, set()) | set(found.unmarked.get(name, ()))
+            blank_clips(found.url, name, np.array(sorted(blank), np.int64))
     open_store(found.url, "a")
     if not isinstance(root, Place):
         for name in disk.names(root.parent):

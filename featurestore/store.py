@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ from featurestore import (
     chunks,
     disk,
     fused,
+    inhand,
     labelled,
     layout,
     provenance,
@@ -416,19 +418,27 @@ class Store(Labelled):
         """Clips that are not done read NaN: a killed run may have written some without marking
         them, or have marked them failed without blanking them.
 
-        Not on an object store, where it would take a list of all chunks: what was written there and
-        not marked stays until it is written again, with the same values (see provenance)."""
-        if isinstance(self._root, Place):
-            return
+        On an object store only of blocks that a driver had in hand (see inhand): all others would
+        take a list of all chunks."""
+        root, begun = self._root, None
+        if isinstance(root, Place):
+            begun = inhand.blocks(root, -(-self.clips // self.block))
+            if begun is None:
+                return
         for name in self.backbones:
-            written = written_blocks(self._root, name)
+            written = (
+                written_blocks(root, name) if isinstance(root, Path) else np.array(begun, np.int64)
+            )
             # Only there can anything be: of a store that is just begun next to no status is read.
             for first in np.unique(written * self.block // self._stretch) * self._stretch:
                 part = slice(first, min(first + self._stretch, self.clips))
                 status = self._read(status_of(name), part)
                 unfinished = part.start + np.flatnonzero(status != schema.DONE)
-                if np.isin(unfinished // self.block, written).any():
-                    blank_clips(self._root, name, unfinished)
+                left = unfinished[np.isin(unfinished // self.block, written)]
+                if left.size:
+                    blank_clips(str(root), name, left)
+        if begun is not None:
+            inhand.given_back(str(root))
 
     def _blocks(self, backbone: str) -> list[int]:
         """Numbers of the blocks of which some clip is done."""

@@ -177,16 +177,13 @@ class _Look:
     def tell(self, *, busy: bool) -> None:
         """The problems of all blocks read."""
         what = "with values that were never marked done"
-        if self._unmarked and isinstance(self._listing.root, Place):
-            # Written anew, with the same values, by the extract that marks them.
-            note = f"{self._name}: {self._shown(self._unmarked)} {what}"
-            self._found.notes.append(f"{note}, by a command that was killed")
-        elif self._unmarked and not busy:
-            self._found.add(
-                self._name,
-                f"{self._shown(self._unmarked)} {what}",
-                f"The next command that writes blanks them, or {REPAIR}",
-            )
+        if self._unmarked and not busy:
+            way_out = f"The next command that writes blanks them, or {REPAIR}"
+            if isinstance(self._listing.root, Place):
+                # That command looks at what was in hand (see inhand), and not for all of these.
+                self._found.unmarked[self._name] = self._unmarked
+                way_out = f"{REPAIR}, or the extract that computes them again"
+            self._found.add(self._name, f"{self._shown(self._unmarked)} {what}", way_out)
         again = "fs-submit import" if self._name.startswith("imported_") else "fs-submit extract"
         way_out = f"{REPAIR}, then {again} again"
         for wrong, clips in self._wrong.items():

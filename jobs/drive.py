@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from distributed import Client, Future, KilledWorker
 
+from featurestore import inhand
 from featurestore.clips import CLIP_FRAMES
 from featurestore.errors import FeatureStoreError
 from featurestore.schema import DONE, FAILED, MISSING
@@ -25,6 +26,7 @@ from jobs.worker import Failure, Result, Setup, build_networks, extract_clips
 __all__ = ["Drive"]
 
 TASKS_PER_WORKER = 2  # one running, one waiting, so that no worker waits for the driver
+BLOCKS_AHEAD = 16  # at least, named to the next command before they are handed out
 POLL_SECONDS = 0.2  # often enough, and it takes no core from the networks
 RESULT_SECONDS = 5.0  # to bring a few numbers from a worker
 LONELY_SECONDS = 30.0  # without any worker for so long: say so
@@ -57,6 +59,11 @@ class Drive:
     _marks: dict[tuple[str, int], list[npt.NDArray[np.int64]]] = field(
         default_factory=lambda: defaultdict(list)
     )
+    # Blocks handed out and not all marked; of these, those marked at the next writing; those named
+    # to the command after a kill.
+    _begun: set[int] = field(default_factory=set)
+    _marked: set[int] = field(default_factory=set)
+    _named: set[int] = field(default_factory=set)
     _clips: int = 0
     _cost: float = 0.0
     _asked: float = -1e9
@@ -95,6 +102,8 @@ class Drive:
             finally:
                 self.client.cancel(list(running), force=True)
                 self.client.unsubscribe_topic(self.setup.topic)
+        if self._named:
+            inhand.given_back(self.store.url)
         self._live.clear()
         self._show()
 
@@ -181,6 +190,7 @@ class Drive:
         task = waiting.next(prefer)
         if task is None:
             return False
+        self._in_hand(task.block, waiting)
         # The next clips of a video go where its reader stands, if that worker is there.
         wish = {"workers": [near], "allow_other_workers": True} if near else {}
         future = self.client.submit(
@@ -189,6 +199,18 @@ class Drive:
         )  # fmt: skip
         running[future] = Given(task, near)
         return True
+
+    def _in_hand(self, block: int, waiting: TaskQueue) -> None:
+        """Before a block is handed out: for the command after a kill (see featurestore.inhand).
+
+        The next ones are named with it, as many as there are in hand: few requests.
+        """
+        self._marked.discard(block)
+        self._begun.add(block)
+        if block not in self._named:
+            ahead = waiting.upcoming(max(BLOCKS_AHEAD, len(self._begun)))
+            self._named = {*self._begun, *ahead}
+            inhand.put(self.store.url, self._named)
 
     def _collect(
         self, future: Future[Result], waiting: TaskQueue, running: dict[Future[Result], Given]
@@ -238,6 +260,7 @@ class Drive:
         for backbone in task.backbones:
             self._marks[backbone, DONE] += done
             self._marks[backbone, FAILED] += failed
+        self._marked.add(task.block)
 
     def _write_marks(self) -> None:
         """Mark what came back since the last time. One write takes 5 ms, however many clips it is
@@ -245,6 +268,8 @@ class Drive:
         marks, self._marks = self._marks, defaultdict(list)
         for (backbone, value), clips in marks.items():
             self.store.mark(backbone, np.concatenate(clips), value)
+        self._begun -= self._marked
+        self._marked.clear()
 
     def _fail(self, failure: Failure) -> None:
         """Note why a video lacks clips; after damage none can be trusted, whoever computed it."""

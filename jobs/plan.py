@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, islice
 
 import numpy as np
 
@@ -161,6 +161,10 @@ class TaskQueue:
             self._quarantine_busy = self._quarantine_busy or task.quarantined
             return task
         return None
+
+    def upcoming(self, count: int) -> list[int]:
+        """So many blocks that are next, about."""
+        return list(islice(self._blocks, count))
 
     def finished(self, task: Task) -> None:
         """``task`` came back, with whatever result."""

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from featurestore import inhand
 from featurestore import place as places
 from featurestore.blocks import write_clips
 from featurestore.errors import (
@@ -237,6 +238,50 @@ def test_the_lock_is_the_one_of_the_url(bucket: str) -> None:
         assert place_of(f"{url}.lock").exists()
     assert writer(url) is None
     assert not place_of(f"{url}.lock").exists()
+
+
+def test_what_a_killed_driver_had_in_hand_is_blank_for_the_next_command(
+    bucket: str, opened: Opened, s3_server: s3.Server
+) -> None:
+    store = make(f"{bucket}/x.zarr", (40,), names=NAMES)
+    write(store, "swin", range(5))
+    write(store, "r3d", range(4))
+    inhand.put(store.url, [1, 2, 5, 99])  # 99: of rows that were never committed
+    for name in ("swin", "r3d"):
+        write(store, name, range(5, 12), mark=False)
+    before = s3_server.requests()
+    open_store(store.url, "a")
+    found = s3_server.requests() - before
+    assert found["LIST"] <= 2  # of no chunks
+    seen = opened(store.url)
+    np.testing.assert_array_equal(seen["swin"][:5], features("swin", range(5)))
+    assert np.isnan(seen["swin"][5:]).all()
+    assert np.isnan(seen["r3d"][4:]).all()
+    np.testing.assert_array_equal(seen["swin_r3d"][:5, :, :1024], features("swin", range(5)))
+    assert np.isnan(seen["swin_r3d"][5:]).all()
+    assert not place_of(f"{store.url}.inhand").exists()
+    assert verify(store.url).problems == []
+    for junk in (b"", b"[]", b'{"blocks": ["1", -1, 2.5, null]}'):
+        place_of(f"{store.url}.inhand").write_bytes(junk)
+        open_store(store.url, "a")
+
+
+def test_repair_blanks_what_was_never_marked(bucket: str, opened: Opened) -> None:
+    """As a worker leaves it that outlives its command."""
+    store = make(f"{bucket}/x.zarr", names=NAMES)
+    for name in ("swin", "r3d"):
+        write(store, name, range(10))
+    store.mark("r3d", [2, 7, 8], MISSING)
+    (told,) = verify(store.url).problems
+    assert "3 clips (of v0, v2) with values that were never marked done" in str(told)
+    with locked(store.url):
+        lines = mend(verify(store.url, alone=True))
+    assert lines == ["r3d: 3 clips that were never marked done are blanked"]
+    assert verify(store.url).problems == []
+    seen = opened(store.url)
+    assert np.isnan(seen["r3d"][[2, 7, 8]]).all()
+    assert np.isnan(seen["swin_r3d"][[2, 7, 8], :, 1024:]).all()
+    np.testing.assert_array_equal(seen["r3d"][[0, 9]], features("r3d", [0, 9]))
 
 
 def test_verify_finds_and_mends(bucket: str, opened: Opened) -> None:

@@ -38,7 +38,7 @@ def extract(task: Task, setup: Setup) -> Result:
 
 
 def store_of(
-    folder: Path,
+    folder: Path | str,
     videos: Sequence[tuple[str, int]],
     block: int,
     specs: Mapping[str, BackboneSpec] = SPECS,

@@ -1,30 +1,40 @@
 """The commands on a store that lies on an object store (moto's S3, on loopback), end to end."""
 
 import filecmp
+import io
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import xarray as xr
 from click.testing import CliRunner, Result
 
 from featurestore import place as places
+from featurestore.blocks import write_clips
 from featurestore.errors import StoreUnreadable, UsageError
 from featurestore.place import place_of
 from featurestore.schema import DONE
 from featurestore.store import open_store
 from jobs import sample
 from jobs.cli import cli
+from jobs.drive import Drive
+from jobs.progress import Progress
 from jobs.worker import Setup
 from tests import s3
+from tests.benchmarks.driver import Answer, NoCluster
 from tests.detector.stores import make as make_scored
 from tests.jobs.conftest import FAST, FAST_ARRAY, Command, kill_group, wait_for
+from tests.jobs.simulated import SPEC, setup_of, store_of, tasks_of
 
 pytest.importorskip("obstore", reason="pip install .[objects]")
 
 CLIPS = 48
+COST = {SPEC.name: 1.0}
 SECRET_WORDS = (s3.KEY, s3.SECRET)
 
 
@@ -174,6 +184,52 @@ def test_other_commands_do_there_what_they_do_here(
     same(s3_server, f"{folder}/imported.zarr", here / "imported.zarr")
     with pytest.raises(UsageError, match="has 2 stores: imported, made"):
         submit("export", tmp_path / "none", "--store", folder)
+
+
+class Killed(BaseException):
+    """The driver ends where it stands, and marks nothing more."""
+
+
+@dataclass
+class WritesAndNeverAnswers(NoCluster):
+    """Workers that write what they are given, and the driver is killed before it hears of it."""
+
+    def submit(self, work: Any, *given: Any, key: str, **wish: Any) -> Answer:
+        if len(given) == 2:
+            task, setup = given
+            for segment in task.segments:
+                values = np.ones((len(segment.starts), 10, SPEC.channels), np.float32)
+                write_clips(setup.store, SPEC.name, segment.first, values)
+        if self.submitted == 40:
+            raise Killed
+        return super().submit(work, *given, key=key, **wish)
+
+
+def test_a_killed_driver_leaves_no_value_that_the_next_command_does_not_blank(
+    s3_server: s3.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"{s3_server.bucket('inhand')}/x.zarr"
+    store = store_of(url, [(f"v{i}", 4) for i in range(60)], 4)
+    tasks, setup = tasks_of(store, 4), setup_of(store)
+
+    def killed() -> Drive:
+        cluster: Any = WritesAndNeverAnswers(2, 100)
+        return Drive(cluster, store, setup, Progress(240, 240.0, stream=io.StringIO()), COST)
+
+    before = s3_server.requests()
+    with pytest.raises(Killed):
+        killed().run(tasks)
+    asked = (s3_server.requests() - before)["PUT"]
+    time.sleep(0.5)
+    status = open_store(url).status(SPEC.name)
+    written = ~np.isnan(open_store(url).features(SPEC.name, range(240))).all(axis=(1, 2))
+    assert (written & (status != DONE)).sum() >= 4
+    # A chunk a block, a mark a round, and a few more to name what is in hand.
+    assert asked <= 41 + 41 + 6
+    again = open_store(url, "a")
+    written = ~np.isnan(again.features(SPEC.name, range(240))).all(axis=(1, 2))
+    np.testing.assert_array_equal(written, status == DONE)
+    assert not place_of(f"{url}.inhand").exists()
 
 
 @pytest.mark.slow
