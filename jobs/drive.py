@@ -6,6 +6,8 @@ import queue
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from concurrent.futures import Future as Fetched
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +30,7 @@ __all__ = ["Drive"]
 TASKS_PER_WORKER = 2  # one running, one waiting, so that no worker waits for the driver
 BLOCKS_AHEAD = 16  # at least, named to the next command before they are handed out
 POLL_SECONDS = 0.2  # often enough, and it takes no core from the networks
+FETCHED_AT_ONCE = 64  # results
 RESULT_SECONDS = 5.0  # to bring a few numbers from a worker
 LONELY_SECONDS = 30.0  # without any worker for so long: say so
 
@@ -64,6 +67,8 @@ class Drive:
     _begun: set[int] = field(default_factory=set)
     _marked: set[int] = field(default_factory=set)
     _named: set[int] = field(default_factory=set)
+    _fetching: dict[Future[Result], Fetched[Result]] = field(default_factory=dict)
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(FETCHED_AT_ONCE))
     _clips: int = 0
     _cost: float = 0.0
     _asked: float = -1e9
@@ -89,7 +94,7 @@ class Drive:
                 while len(running) < TASKS_PER_WORKER * max(1, len(self._workers)):
                     if not self._submit(waiting, running):
                         break
-                done = [f for f in running if f.done()]
+                done = self._fetched(running)
                 for future in done:
                     self._collect(future, waiting, running)
                 self._write_marks()
@@ -100,6 +105,7 @@ class Drive:
             try:
                 self._write_marks()
             finally:
+                self._pool.shutdown(wait=False, cancel_futures=True)
                 self.client.cancel(list(running), force=True)
                 self.client.unsubscribe_topic(self.setup.topic)
         if self._named:
@@ -212,12 +218,26 @@ class Drive:
             self._named = {*self._begun, *ahead}
             inhand.put(self.store.url, self._named)
 
+    def _fetched(self, running: Mapping[Future[Result], Given]) -> list[Future[Result]]:
+        """Tasks that are done, whose results are here, or were waited for in vain.
+
+        They are brought side by side, or a worker that does not answer (stopped, cut off) would
+        hold up all others for ``RESULT_SECONDS`` with each of its results.
+        """
+        for gone in self._fetching.keys() - running.keys():
+            del self._fetching[gone]
+        for future in running:
+            if future not in self._fetching and future.done():
+                self._fetching[future] = self._pool.submit(future.result, timeout=RESULT_SECONDS)
+        wait(self._fetching.values(), timeout=POLL_SECONDS)
+        return [future for future, result in self._fetching.items() if result.done()]
+
     def _collect(
         self, future: Future[Result], waiting: TaskQueue, running: dict[Future[Result], Given]
     ) -> None:
         task = running[future].task
         try:
-            result = future.result(timeout=RESULT_SECONDS)
+            result = self._fetching.pop(future).result()
         except TimeoutError:
             if future.status == "error":  # the worker's own
                 raise

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import threading
+import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from featurestore.schema import DONE
+from jobs import drive as drive_module
 from jobs.drive import Drive, Given
 from jobs.plan import Segment, Task, TaskQueue
+from jobs.progress import Progress
+from tests.benchmarks.driver import Answer, NoCluster
+from tests.jobs.simulated import SPEC, setup_of, store_of, tasks_of
 
 HERE, GONE = "tcp://127.0.0.1:1", "tcp://127.0.0.1:2"
 TASK = Task(0, ("r3d",), (Segment(0, "a", "a.mp4", 16, 0, (0,)),))
@@ -86,10 +95,64 @@ def test_a_task_that_waits_for_a_dead_worker_is_given_out_again(
     assert waiting.next() == (TASK if again else None)
 
 
+def collect(running: dict[Any, Given], waiting: TaskQueue) -> None:
+    run = drive(Cluster())
+    for future in run._fetched(running):
+        run._collect(future, waiting, running)
+
+
+@dataclass(eq=False)
+class Silent(Answer):
+    """Done, on a worker that does not hand its result over before `speaks`."""
+
+    speaks: float = 0.0
+
+    def result(self, timeout: float) -> Any:
+        time.sleep(min(timeout, max(0.0, self.speaks - time.monotonic())))
+        if time.monotonic() < self.speaks:
+            raise TimeoutError(self.key)
+        return self.value
+
+
+@dataclass
+class OneSilent(NoCluster):
+    """Of its workers the first is silent for a while."""
+
+    speaks: float = 0.0
+
+    def submit(self, work: Any, *given: Any, key: str, **wish: Any) -> Answer:
+        answer = super().submit(work, *given, key=key, **wish)
+        if answer.value is None or answer.value.worker != "worker-0":
+            return answer
+        return Silent(key, answer.at, answer.value, speaks=self.speaks)
+
+
+def test_a_worker_that_does_not_answer_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its results wait side by side: not one after the other, and not before those of others."""
+    monkeypatch.setattr(drive_module, "RESULT_SECONDS", 1.0)
+    monkeypatch.setattr(drive_module, "TASKS_PER_WORKER", 32)
+    store = store_of(tmp_path / "x.zarr", [("v", 240)], 4)
+    began = time.monotonic()
+    cluster: Any = OneSilent(2, 1000, speaks=began + 4)
+    progress = Progress(240, 240.0, stream=io.StringIO())
+    run = Drive(cluster, store, setup_of(store), progress, {SPEC.name: 1.0})
+    early: list[int] = []
+    watch = threading.Timer(2.5, lambda: early.append(run._clips))
+    watch.start()
+    run.run(tasks_of(store, 4))
+    took = time.monotonic() - began
+    watch.join()
+    assert (store.status(SPEC.name) == DONE).all()
+    assert early[0] >= 100  # half of all are the other's
+    assert took < 15  # thirty results, a second each
+
+
 def test_a_result_that_died_with_its_worker_does_not_hold_the_driver_up() -> None:
     future, waiting = LostFuture(status="lost"), given_out()
     running: dict[Any, Given] = {future: Given(TASK, HERE)}
-    drive(Cluster())._collect(future, waiting, running)  # type: ignore[arg-type]
+    collect(running, waiting)
     assert future in running  # Dask computes it again
     assert waiting.next() is None
 
@@ -97,7 +160,7 @@ def test_a_result_that_died_with_its_worker_does_not_hold_the_driver_up() -> Non
 def test_a_timeout_on_the_worker_is_an_error() -> None:
     future = LostFuture(status="error")
     with pytest.raises(TimeoutError):
-        drive(Cluster())._collect(future, given_out(), {future: Given(TASK, "")})  # type: ignore
+        collect({future: Given(TASK, "")}, given_out())
 
 
 def test_what_a_worker_that_left_had_begun_is_not_counted() -> None:
