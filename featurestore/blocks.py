@@ -12,7 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +25,7 @@ from featurestore.disk import reading, writing
 from featurestore.errors import ProvenanceMismatch, StoreNotFound, UsageError
 from featurestore.location import beside, local_path, spot
 from featurestore.place import Place, Spot
-from featurestore.schema import FAILED, FEATURES, MISSING
+from featurestore.schema import DONE, FAILED, FEATURES, MISSING
 
 if TYPE_CHECKING:
     import zarr
@@ -157,6 +157,24 @@ def written_blocks(root: Path, name: str) -> npt.NDArray[np.int64]:
     """Numbers of the blocks of a backbone of which there is anything on disk, in no order."""
     numbers = (int(entry) for entry in disk.names(root / name / "c") if entry.isdecimal())
     return np.fromiter(numbers, np.int64)
+
+
+def unfinished(
+    written: npt.NDArray[np.int64],
+    block: int,
+    stretch: int,
+    clips: int,
+    status: Callable[[slice], npt.NDArray[np.uint8]],
+) -> Iterator[npt.NDArray[np.int64]]:
+    """Numbers of the clips in these blocks that are not done; some for each stretch of clips.
+
+    Of stretches without any of these blocks no status is read.
+    """
+    for first in np.unique(written * block // stretch) * stretch:
+        found = first + np.flatnonzero(status(slice(first, min(first + stretch, clips))) != DONE)
+        found = found[np.isin(found // block, written)]
+        if found.size:
+            yield found
 
 
 def _check_fingerprint(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -29,7 +30,7 @@ from featurestore import (
     run_lengths,
     schema,
 )
-from featurestore.blocks import blank_clips, missing, runs, written_blocks
+from featurestore.blocks import blank_clips, missing, runs, unfinished, written_blocks
 from featurestore.catalog import NewVideo, Video
 from featurestore.clips import CLIP_FRAMES
 from featurestore.errors import UsageError
@@ -350,14 +351,8 @@ class Store(Labelled):
         which undoes it.
         """
         with self._changing():
-            run_lengths.commit(
-                self._root,
-                {
-                    dim: self._length(of)
-                    for dim, of in run_lengths.TABLES.items()
-                    if of in self._arrays
-                },
-            )
+            tables = {dim: of for dim, of in run_lengths.TABLES.items() if of in self._arrays}
+            run_lengths.commit(self._root, {dim: self._length(of) for dim, of in tables.items()})
         self._mark_superseded()
 
     # Changes that readers see at once
@@ -418,8 +413,7 @@ class Store(Labelled):
         """Clips that are not done read NaN: a killed run may have written some without marking
         them, or have marked them failed without blanking them.
 
-        On an object store only of blocks that a driver had in hand (see inhand): all others would
-        take a list of all chunks."""
+        On an object store only in blocks that a driver had in hand (see inhand)."""
         root, begun = self._root, None
         if isinstance(root, Place):
             begun = inhand.blocks(root, -(-self.clips // self.block))
@@ -429,14 +423,9 @@ class Store(Labelled):
             written = (
                 written_blocks(root, name) if isinstance(root, Path) else np.array(begun, np.int64)
             )
-            # Only there can anything be: of a store that is just begun next to no status is read.
-            for first in np.unique(written * self.block // self._stretch) * self._stretch:
-                part = slice(first, min(first + self._stretch, self.clips))
-                status = self._read(status_of(name), part)
-                unfinished = part.start + np.flatnonzero(status != schema.DONE)
-                left = unfinished[np.isin(unfinished // self.block, written)]
-                if left.size:
-                    blank_clips(str(root), name, left)
+            status = partial(self._read, status_of(name))
+            for clips in unfinished(written, self.block, self._stretch, self.clips, status):
+                blank_clips(str(root), name, clips)
         if begun is not None:
             inhand.given_back(str(root))
 
