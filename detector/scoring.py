@@ -29,6 +29,7 @@ from featurestore.arrays import zarr_store
 from featurestore.errors import SplitError, UsageError
 from featurestore.location import spot
 from featurestore.lock import locked
+from featurestore.provenance import generation
 from featurestore.runs import Column, check_name, write_run
 from featurestore.splits import random_splits
 from featurestore.store import Url, open_store
@@ -135,7 +136,7 @@ def score_with(
     ds = opened(url)
     scores = score(ds, found, executor=executor)
     columns = run.columns(ds, scores, found, trained_here=False)
-    keep(url, name, columns, run.attributes(ds, scores, found, split=None, source=source))
+    keep(url, ds, name, columns, run.attributes(ds, scores, found, split=None, source=source))
     return scores
 
 
@@ -149,10 +150,23 @@ def opened(url: Url) -> xr.Dataset:
     return ds
 
 
-def keep(url: Url, name: str, columns: Mapping[str, Column], attributes: Mapping[str, Any]) -> None:
-    """Writes a run, in place of the one of its name; holds the lock meanwhile."""
+def keep(
+    url: Url,
+    ds: xr.Dataset,
+    name: str,
+    columns: Mapping[str, Column],
+    attributes: Mapping[str, Any],
+) -> None:
+    """Writes a run, in place of the one of its name; holds the lock meanwhile.
+
+    Raises UsageError when the store was compacted since `ds` was opened.
+    """
     with locked(url):
-        open_store(url, "a")
+        if open_store(url, "a").generation != generation(ds.attrs):
+            raise UsageError(
+                f"{url}: was compacted while {name} was computed, so its clips have other numbers; "
+                "nothing was written. Run the command again."
+            )
         write_run(url, name, columns, attributes, replace=True)
 
 
@@ -268,7 +282,7 @@ def _score_group(
                 run_name = options.run or f"{options.detector}-{name}-{split}"
                 source = "fit on this store's training videos of the split"
                 made = run.attributes(ds, scores, found, split=split, source=source)
-                keep(url, run_name, columns, made)
+                keep(url, ds, run_name, columns, made)
                 runs.append(run_name)
             measured.setdefault(name, []).append(
                 evaluate(

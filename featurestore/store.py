@@ -102,7 +102,7 @@ class Store(Labelled):
         self.dataset: str = attributes["dataset"]
         self.block: int = attributes["block"]
         self.fused: fused.Mode = attributes["fused"]
-        self._generation = provenance.generation(attributes)
+        self.generation = provenance.generation(attributes)
         # Clips a video where they are no runs of 16 frames but spans of another length each.
         self.segments: int | None = attributes.get("segments")
 
@@ -222,7 +222,7 @@ class Store(Labelled):
 
     def fingerprint(self, name: str) -> str:
         """Stands for that provenance; a task carries it (see blocks.write_clips)."""
-        return provenance.fingerprint(self.provenance(name), self._generation)
+        return provenance.fingerprint(self.provenance(name), self.generation)
 
     def check_provenance(self, name: str, attributes: Mapping[str, Any]) -> None:
         """Raises ProvenanceMismatch unless these features were made in this way."""

@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 
 import detector
+from detector import scoring
 from detector.errors import FitError
 from detector.report import html
 from detector.reviewing import (
@@ -24,6 +25,7 @@ from detector.reviewing import (
 from detector.scoring import Options, complete_arrays, opened, score_store, score_with
 from detector.table import PERFECT
 from featurestore.catalog import NewVideo
+from featurestore.copying import compact
 from featurestore.errors import SplitError, StoreUnreadable, UsageError
 from featurestore.labels import ABNORMAL, NORMAL, Truth
 from featurestore.lock import locked
@@ -50,6 +52,28 @@ def test_a_damaged_chunk_is_one_clear_error(tmp_path: Path) -> None:
     chunk.write_bytes(content)
     with pytest.raises(StoreUnreadable, match=r"made\.zarr/timm_a: is damaged: .*fs-submit verify"):
         score_store(url, Options(**QUICK))
+
+
+def test_a_run_of_clips_that_were_numbered_anew_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = make(tmp_path / "made.zarr", arrays=["timm_a"])
+    score = scoring.score
+
+    def slowly(*args: Any, **kwargs: Any) -> Any:
+        compact(url)
+        return score(*args, **kwargs)
+
+    with locked(url):
+        store = open_store(url, "a")
+        first = store.videos()[0]
+        store.append([NewVideo(first.name, first.path, first.frames)])
+        store.mark("timm_a", slice(store.clips - first.clip_count, None), FAILED)
+        store.commit()
+    monkeypatch.setattr(scoring, "score", slowly)
+    with pytest.raises(UsageError, match="was compacted while density-timm_a-weak was computed"):
+        score_store(url, Options(**QUICK))
+    assert run_names(url) == ()
 
 
 def test_everything_is_scored_with_no_more_words(kept: Any) -> None:
