@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from featurestore import arrays, chunks, disk, fused, layout, schema
+from featurestore import arrays, chunks, disk, fused, layout, run_lengths, schema
 from featurestore.arrays import METADATA
 from featurestore.copying import arrays_wanted
 from featurestore.disk import PARTIAL, reading, writing
@@ -117,9 +117,10 @@ def download(
         for new in many(bring, there):
             done, brought = done + 1, brought + new
             progress(done, len(there))
+        runs = {name: run_lengths.own(members, name) for name in run_lengths.runs_of(members)}
         for name, committed in members.items():
             if name in FUSED or committed.get("node_type") == "group":
-                arrays.put_document(gathered / name, committed)
+                arrays.put_document(gathered / name, runs.get(name, committed))
         arrays.put_document(gathered, document)
         if fused_as != "none":
             for name in FUSED:

@@ -135,6 +135,9 @@ def test_openvino_is_torch(name: str, cache: Path) -> None:
     found = [engines.open_network(spec, weights, c, threads=2).features(crops) for c in FLOAT32]
     assert found[0].shape == (1, spec.channels)
     assert_alike(found[1], found[0], "float32")
+    if engines.has_bfloat16("openvino"):
+        network = engines.open_network(spec, weights, BFLOAT16[1], threads=2)
+        assert_alike(network.features(crops), found[0], "bfloat16")
 
 
 # -- choosing
