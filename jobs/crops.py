@@ -38,16 +38,23 @@ def resize(frames: Tensor, geometry: Geometry) -> Tensor:
     size = _size(frames.shape[1], frames.shape[2], geometry.resize)
     if size == tuple(pixels.shape[-2:]):
         return pixels
-    resized = F.interpolate(
-        pixels.float(),
-        size=size,
-        mode=geometry.interpolation,
-        align_corners=False,
-        antialias=geometry.antialias,
-    )
-    if geometry.interpolation == "bicubic":
-        resized = resized.clamp(0, 255)  # it overshoots at edges
-    return resized.round().to(torch.uint8)
+    out = torch.empty((*pixels.shape[:2], *size), dtype=torch.uint8, device=frames.device)
+    # A processor takes a frame at a time, in numbers that stay in its cache: a clip of 1280x720 is
+    # 177 MB of them, and takes twice as long.
+    step = 1 if frames.device.type == "cpu" else len(frames)
+    numbers = torch.empty((step, *frames.shape[1:]), device=frames.device)
+    for some, target in zip(frames.split(step), out.split(step), strict=True):
+        resized = F.interpolate(
+            numbers.copy_(some).permute(0, 3, 1, 2),
+            size=size,
+            mode=geometry.interpolation,
+            align_corners=False,
+            antialias=geometry.antialias,
+        )
+        if geometry.interpolation == "bicubic":
+            resized = resized.clamp(0, 255)  # it overshoots at edges
+        target.copy_(resized.round_())
+    return out
 
 
 def _size(height: int, width: int, wanted: tuple[int, ...]) -> tuple[int, int]:
