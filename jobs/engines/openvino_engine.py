@@ -57,6 +57,9 @@ class OpenvinoNetwork:
             "INFERENCE_PRECISION_HINT": PRECISIONS[choice.precision],
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": "1",
+            # It would count cores from the first, in each process: all workers of a machine would
+            # share the first one's cores (two of one thread took twice as long).
+            "ENABLE_CPU_PINNING": "NO",
         }
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = str(threads)

@@ -124,6 +124,7 @@ def runner(model: Any, crops: torch.Tensor, batch: int, streams: int, precision:
         "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
         "NUM_STREAMS": str(streams),
         "INFERENCE_NUM_THREADS": str(THREADS),
+        "ENABLE_CPU_PINNING": "NO",
     }
     calls = openvino.AsyncInferQueue(openvino.compile_model(model, "CPU", settings), streams)
     parts = [part.numpy() for part in crops.split(batch) if len(part) == batch]
