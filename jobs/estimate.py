@@ -20,9 +20,9 @@ __all__ = ["clip_cost", "expected", "local_rate", "machine_rate", "task_clips", 
 
 CROPS = 10
 TASK_SECONDS = 30.0  # what a kill may cost, and how often the store hears of progress
-# Share of the matrix rate that the networks reach: float32 measured with OpenVINO on two processors
-# (0.85 to 0.9 of sgemm); the others are guesses until someone measures them.
-SHARE = {("cpu", "float32"): 0.85, ("cpu", "bfloat16"): 0.5}
+# Share of the matrix rate that the networks reach, measured with OpenVINO: float32 0.67 to 0.9 on
+# three processors, bfloat16 0.49 to 0.53 with AMX. On CUDA it is a guess until someone measures it.
+SHARE = {("cpu", "float32"): 0.75, ("cpu", "bfloat16"): 0.5}
 SHARE_ON_CUDA = 0.3
 
 
