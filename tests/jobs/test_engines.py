@@ -7,8 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -140,23 +138,6 @@ def test_openvino_is_torch(name: str, cache: Path) -> None:
     if engines.has_bfloat16("openvino"):
         network = engines.open_network(spec, weights, BFLOAT16[1], threads=2)
         assert_alike(network.features(crops), found[0], "bfloat16")
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_workers_of_a_machine_do_not_share_cores(
-    r3d: tuple[BackboneSpec, Weights, Tensor, np.ndarray], cache: Path
-) -> None:
-    """No thread is bound to a core: each process would bind its own to the first ones."""
-    spec, weights, crops, _ = r3d
-    network = engines.open_network(spec, weights, Choice("openvino", "float32", "cpu"), threads=1)
-    found = set()
-    with ThreadPoolExecutor(1) as thread:
-        running = thread.submit(network.features, crops)
-        while not running.done():
-            with suppress(OSError):  # a thread that ends meanwhile
-                for status in Path("/proc/self/task").glob("*/status"):
-                    found.add(status.read_text().split("Cpus_allowed_list:")[1].split()[0])
-    assert len(found) == 1
 
 
 # -- choosing
