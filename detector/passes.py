@@ -112,7 +112,7 @@ class ArrayReader:
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """While fitting and scoring: what is multiplied at a time is multiplied by threads of ours.
+    """While fitting and scoring BLAS has one thread; ours multiply side by side.
 
     BLAS's own threads wait for those that read, and they wait spinning. A pass takes three
     times the processor time then, and a fit that takes 7 s with one thread, and no less with two,

@@ -40,7 +40,7 @@ def resize(frames: Tensor, geometry: Geometry) -> Tensor:
         return pixels
     out = torch.empty((*pixels.shape[:2], *size), dtype=torch.uint8, device=frames.device)
     # A processor takes a frame at a time, in numbers that stay in its cache: a clip of 1280x720 is
-    # 177 MB of them, and takes twice as long.
+    # 177 MB of them, and takes three to six times as long.
     step = 1 if frames.device.type == "cpu" else len(frames)
     numbers = torch.empty((step, *frames.shape[1:]), device=frames.device)
     for some, target in zip(frames.split(step), out.split(step), strict=True):

@@ -24,6 +24,7 @@ Plain = torchvision.models.video.swin_transformer.ShiftedWindowAttention3d
 def fuse_attention(network: nn.Module, by: type[FusedAttention] | None = None) -> int:
     """Replace every shifted-window attention inside ``network``; returns how many there were.
 
+    ``by``: the class that is made from each; FusedAttention if None.
     For inference: the kept bias does not follow later changes of the weights.
     """
     replaced = 0
@@ -86,9 +87,8 @@ class FusedAttention(nn.Module):
             plain: Any = self.plain
             bias: Tensor = plain.get_relative_position_bias(window)  # (1, heads, n, n)
             if any(shift):
-                bias = (bias + window_mask(grid, window, shift).to(bias)[:, None]).flatten(0, 1)[
-                    None
-                ]
+                mask = window_mask(grid, window, shift).to(bias)[:, None]
+                bias = (bias + mask).flatten(0, 1)[None]
             self._kept[key] = bias.to(like).contiguous()
         return self._kept[key]
 
