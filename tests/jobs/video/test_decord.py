@@ -53,17 +53,21 @@ def test_a_frame_too_many_or_too_few_is_noticed(
 
     monkeypatch.setattr(decord, "VideoReader", Dropping)
     with DecordSource(sample(name), FRAMES) as source:
-        assert numbers_of(source.read(0, 24)) == list(range(24))
-        with pytest.raises(UnreadableVideo, match="another picture than PyAV as frame"):
-            list(source.read(24, FRAMES - 24))
+        assert numbers_of(source.read(0, 29)) == list(range(29))
+        with pytest.raises(UnreadableVideo, match="another picture than PyAV as frame 29;"):
+            list(source.read(29, 1))
 
 
-def test_damage_is_found_where_pyav_finds_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", [0.2, 0.35, 0.5, 0.65, 0.8])
+@pytest.mark.parametrize("zeros", [4, 20, 60])
+def test_damage_is_found_where_pyav_finds_it(part: float, zeros: int, tmp_path: Path) -> None:
+    """Its FFmpeg patches up what it cannot decode and may say nothing of it at all."""
     pytest.importorskip("decord")
     path = write_video(tmp_path / "video.mp4", FRAMES, options=H264_B)
     data = bytearray(path.read_bytes())
-    at = data.index(b"mdat") + 3000
-    data[at : at + 60] = bytes(60)
+    first = data.index(b"mdat")
+    at = first + int(part * (data.index(b"moov") - first))
+    data[at : at + zeros] = bytes(zeros)
     path.write_bytes(data)
     with open_source(path, frames=FRAMES) as source, pytest.raises(DamagedVideo) as truth:
         list(source.read(0, FRAMES))
