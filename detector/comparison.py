@@ -81,10 +81,11 @@ def _difference(a: Scored, b: Scored, resamples: int, level: float, seed: int) -
     auc_a, auc_b = auc(a.pooled()), auc(b.pooled())
     if auc_a is None or auc_b is None:
         return None
-    drawn = draws(a.labels.tolist(), resamples, seed)
+    each = a.counts(), b.counts()
+    drawn = draws(a.labels, each[0], resamples, seed)
     if drawn is None:
         return Difference(auc_a, auc_b, auc_b - auc_a, None)
-    of_a, of_b = (bootstrap.aucs(bootstrap.pairs(one.counts()), drawn) for one in (a, b))
+    of_a, of_b = (bootstrap.aucs(bootstrap.pairs(counts), drawn) for counts in each)
     return Difference(auc_a, auc_b, auc_b - auc_a, bootstrap.interval(of_b - of_a, level))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from detector import bootstrap
 from detector.bootstrap import Interval
@@ -147,24 +148,30 @@ def over_splits(measures: Sequence[float | None]) -> Spread | None:
     return Spread(float(np.mean(defined)), sd, len(defined))
 
 
-def draws(labels: Sequence[int], resamples: int, seed: int) -> Floats | None:
-    """Resamples of videos of these labels (see `bootstrap.draw`).
+def draws(
+    labels: npt.NDArray[np.int8], each: Sequence[Counts], resamples: int, seed: int
+) -> Floats | None:
+    """Resamples of V videos of these labels (V,) that have these frames (see `bootstrap.draw`).
 
-    None with fewer than two abnormal ones, or a single other one: they would not vary.
+    Videos without a measured frame are in none of them: they would make the others fewer. None
+    with fewer than two abnormal ones, or a single other one: they would not vary.
     """
-    abnormal = np.asarray(labels) == ABNORMAL
+    measured = np.array([_frames(counts) > 0 for counts in each], bool)
+    abnormal = labels[measured] == ABNORMAL
     if abnormal.sum() < 2 or (~abnormal).sum() == 1:
         return None
-    return bootstrap.draw(abnormal, resamples, seed)
+    drawn = np.zeros((resamples, len(labels)))
+    drawn[:, measured] = bootstrap.draw(abnormal, resamples, seed)
+    return drawn
 
 
 def _area(of: Scored, resamples: int, level: float, seed: int) -> Area:
     pooled = of.pooled()
     value, precision = auc(pooled), average_precision(pooled)
-    drawn = draws(of.labels.tolist(), resamples, seed)
+    each = of.counts()
+    drawn = draws(of.labels, each, resamples, seed)
     if value is None or drawn is None:
         return Area(value, None, precision, None)
-    each = of.counts()
     return Area(
         value,
         bootstrap.interval(bootstrap.aucs(bootstrap.pairs(each), drawn), level),

@@ -43,10 +43,11 @@ def roc_figure(of: Scored, *, level: float = 0.95, seed: int = 0) -> Figure | No
         return None
     axes = Axes(64, 16, 380, 380, (0, 1), (0, 1))
     shapes: list[Shape] = []
-    drawn = draws(of.labels.tolist(), _RESAMPLES, seed)
+    each = of.counts()
+    drawn = draws(of.labels, each, _RESAMPLES, seed)
     if drawn is not None:
         at = np.concatenate([np.linspace(0, 0.1, 41), np.linspace(0.1, 1, 61)[1:]])
-        low, high = bootstrap.roc_band(of.counts(), drawn, at, level)
+        low, high = bootstrap.roc_band(each, drawn, at, level)
         corners = np.concatenate([axes.at(at, high), axes.at(at, low)[::-1]])
         shapes.append(Area(corners, NORMAL, 0.2))
     curve = roc(pooled)

@@ -104,6 +104,24 @@ def test_videos_without_scores_or_labels() -> None:
     assert found.video_auc == 1.0
 
 
+def test_videos_that_are_not_measured_do_not_move_the_intervals() -> None:
+    """One without a score, one without a known frame: each would be drawn for one that counts."""
+    scores, frames = five()
+    plain = scored(scores, frames, LABELS, names=NAMES)
+    more = scored(
+        [*scores, np.full(9, np.nan), np.arange(5.0)],
+        [*frames, np.ones(9, np.int8), np.full(5, -1, np.int8)],
+        [*LABELS, 1, 0],
+        names=[*NAMES, "aa", "bb"],
+    )
+    found, expected = evaluate(more, resamples=100), evaluate(plain, resamples=100)
+    assert found.unscored_videos == 1
+    for area in ("overall", "inside", "perfect"):
+        assert getattr(found, area) == getattr(expected, area)
+    other = compare(more, more.scored_by([-s for s in more.scores]), resamples=100)
+    assert other == compare(plain, plain.scored_by([-s for s in plain.scores]), resamples=100)
+
+
 def test_false_alarms() -> None:
     scores, frames = five()
     calibrated = [np.full(len(y), 0.9) for y in frames]
