@@ -15,6 +15,7 @@ import dask
 from distributed import Client, LocalCluster, Security, WorkerPlugin
 from distributed.client import FutureCancelledError
 from distributed.comm.core import CommClosedError
+from distributed.utils import silence_logging_cmgr
 from distributed.versions import VersionMismatchWarning
 
 from featurestore.errors import FeatureStoreError, UsageError
@@ -209,19 +210,8 @@ def _running(cluster: str, security: Security | None = None) -> Iterator[Client]
             f"--cluster {cluster!r}: give local (to extract also cuda, slurm), or a scheduler's "
             "address, tcp://host:port or tls://host:port"
         )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", VersionMismatchWarning)  # check_versions says it
-            client = Client(
-                cluster, timeout=CONNECT_SECONDS, set_as_default=True, security=security
-            )
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"--cluster {cluster}: no Dask scheduler answers there ({error}). Start one with "
-            "`dask scheduler`, and workers with `dask worker tcp://HOST:8786 --nthreads 1`."
-            + (" Or its certificates are of another authority." if security else "")
-        ) from error
-    with client:
+    # A client that loses its scheduler logs tracebacks of its attempts to find it again.
+    with silence_logging_cmgr(logging.CRITICAL), _client(cluster, security) as client:
         try:
             client.wait_for_workers(1, timeout=FIRST_WORKER_SECONDS)
         except TimeoutError as error:
@@ -242,6 +232,19 @@ def _running(cluster: str, security: Security | None = None) -> Iterator[Client]
                 f"--cluster {cluster}: the connection to the scheduler was lost ({error}). What "
                 "was finished is safe: start the scheduler, and run the same command again."
             ) from error
+
+
+def _client(cluster: str, security: Security | None) -> Client:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", VersionMismatchWarning)  # check_versions says it
+            return Client(cluster, timeout=CONNECT_SECONDS, set_as_default=True, security=security)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"--cluster {cluster}: no Dask scheduler answers there ({error}). Start one with "
+            "`dask scheduler`, and workers with `dask worker tcp://HOST:8786 --nthreads 1`."
+            + (" Or its certificates are of another authority." if security else "")
+        ) from error
 
 
 def worker_addresses(client: Client) -> frozenset[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from concurrent.futures import Future as Fetched
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -58,6 +58,7 @@ class Drive:
 
     _events: queue.SimpleQueue[dict[str, Any]] = field(default_factory=queue.SimpleQueue)
     _live: dict[str, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0, 0.0]))
+    _tried: Counter[str] = field(default_factory=Counter)  # quarantined task -> how often begun
     # (backbone, status) -> clips to be marked so
     _marks: dict[tuple[str, int], list[npt.NDArray[np.int64]]] = field(
         default_factory=lambda: defaultdict(list)
@@ -242,10 +243,11 @@ class Drive:
             if future.status == "error":  # the worker's own
                 raise
             return  # the worker died with the result: Dask runs the task again
-        except KilledWorker as death:
+        except KilledWorker:
             del running[future]
             self._live.clear()
-            given_up = waiting.died(task, deaths=1 + death.allowed_failures)
+            self._hear()
+            given_up = waiting.died(task, self._tried.pop(task.name, 0))
             self.progress.say(
                 f"a worker died while working on {task.name} "
                 f"({', '.join(s.name for s in task.segments[:3])}); "
@@ -255,6 +257,7 @@ class Drive:
                 self._give_up(segment, waiting)
             return
         del running[future]
+        self._tried.pop(task.name, None)
         waiting.finished(task)
         self._mark(task, {f.video: f for f in result.failures})
         self._live.pop(result.worker, None)
@@ -331,16 +334,22 @@ class Drive:
         self._clips += clips
         self._cost += cost
 
-    def _show(self) -> None:
+    def _hear(self) -> None:
+        """What workers have said meanwhile."""
         while not self._events.empty():
             event = self._events.get()
             if "message" in event:
                 self.progress.say(event["message"])
                 self.progress.ready()
+            elif "begun" in event:
+                self._tried[event["begun"]] += 1
             else:
                 live = self._live[event["worker"]]
                 live[0] += event["clips"] / event["of"]
                 live[1] += event["clips"] * self.cost[event["backbone"]]
+
+    def _show(self) -> None:
+        self._hear()
         clips = self._clips + int(sum(v[0] for v in self._live.values()) + 1e-6)
         cost = self._cost + sum(v[1] for v in self._live.values())
         self.progress.at(clips, cost)

@@ -16,7 +16,7 @@ import numpy as np
 
 __all__ = ["Segment", "Task", "TaskQueue", "make_tasks"]
 
-MAX_DEATHS = 3  # a video that was being worked on when this many workers died is given up
+MAX_DEATHS = 3  # of workers, until the video they worked on is given up
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Task:
     block: int
     backbones: tuple[str, ...]
     segments: tuple[Segment, ...]
-    quarantined: bool = False  # its worker died before: it runs alone, one video at a time
+    quarantined: bool = False  # its worker died before: one video, and it says when it begins
 
     @property
     def first(self) -> int:
@@ -126,8 +126,9 @@ class TaskQueue:
     """Hands out tasks: one writer a block, and at most one quarantined task anywhere.
 
     A worker's death does not say which of its tasks was at fault, so each is cut into its videos,
-    which then run in quarantine, one in the whole cluster at a time. A video under which
-    ``MAX_DEATHS`` workers died is given up; those that were only beside it pass.
+    which then run in quarantine, one in the whole cluster at a time, and tell when they begin. The
+    death that brought a video there counts once, however many there were, and each after which it
+    had begun. With ``MAX_DEATHS`` it is given up; those that only waited beside it pass.
     """
 
     tasks: Iterable[Task]
@@ -177,13 +178,17 @@ class TaskQueue:
         self.finished(task)
         self._blocks.setdefault(task.block, deque()).appendleft(task)
 
-    def died(self, task: Task, deaths: int = 1) -> list[Segment]:
-        """``task`` was on a worker that died, ``deaths`` times; returns the segments given up."""
+    def died(self, task: Task, begun: int = 0) -> list[Segment]:
+        """``task`` was on a worker that died; returns the segments given up.
+
+        ``begun``: how often it had begun there, if in quarantine; 0 where it was still waiting.
+        """
         self.finished(task)
         given_up: list[Segment] = []
         again: list[Task] = []
         for segment in task.segments:
-            count = self._deaths[segment.video] = self._deaths.get(segment.video, 0) + deaths
+            count = self._deaths.get(segment.video, 1) + (begun if task.quarantined else 0)
+            self._deaths[segment.video] = count
             known = segment.video in self._given_up  # from another of its tasks
             if known or (task.quarantined and count >= MAX_DEATHS):
                 self._given_up.add(segment.video)
