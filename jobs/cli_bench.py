@@ -37,7 +37,7 @@ def bench(
 ) -> None:
     """What this machine reaches, in about a minute (longer where networks are converted first).
 
-    Each network on one crop (on CUDA on those of four clips), with what is chosen by default or
+    Each network on two crops (on CUDA on those of four clips), with what is chosen by default or
     asked for: clips of ten crops a second, the share of the machine's matrix rate, and where the
     time goes. Run it with nothing else running. Writes no store.
     """

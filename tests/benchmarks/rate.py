@@ -6,9 +6,9 @@
 
 1. Each network as extraction runs it (engine and precision by `auto`, or --engine, --precision):
    seconds a crop, GFLOP/s, and the share of the matrix rate, which is measured before and after
-   each crop. Medians of --rounds. For the five together, to reach: 0.85.
+   each clip of ten crops. Medians of --rounds. For the five together, to reach: 0.85.
 2. --batches, --streams: OpenVINO with so many crops a call and so many calls at a time; seconds for
-   ten crops, and over the way of 1 (one crop, one stream). Converts anew for each batch: slow.
+   ten crops, and over the way of 1. Converts anew for each batch: slow.
 3. --workers: one process of all cores against as many processes of one thread as there are cores,
    each with all of --backbones: seconds a clip of the machine, and a process's peak of memory.
 
@@ -44,12 +44,12 @@ from tests.benchmarks.extract import THREADS, crops_for, opened, seconds
 
 
 def shares(backbones: list[str], choice: Choice, rounds: int) -> None:
-    print(f"\n1. {choice_text(choice)}, {THREADS} threads, one crop at a time")
+    print(f"\n1. {choice_text(choice)}, {THREADS} threads, a clip of {CROPS} crops")
     print(f"   {'network':<12}{'GFLOP':>8}{'s a crop':>10}{'GFLOP/s':>10}{'matrix':>9}{'share':>8}")
     networks = {name: opened(name, choice) for name in backbones}
-    crops = {name: crops_for(name, 1) for name in backbones}
+    crops = {name: crops_for(name, CROPS) for name in backbones}
     for name in backbones:
-        networks[name].features(crops[name])
+        networks[name].features(crops[name][:2])
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in backbones}
     # All of them in turn, between two matrix products: the machine's own speed drifts.
     for _ in range(rounds):
@@ -59,7 +59,7 @@ def shares(backbones: list[str], choice: Choice, rounds: int) -> None:
             networks[name].features(crops[name])
             took = time.perf_counter() - began
             after = matrix_rate(precision=choice.precision)
-            taken[name].append((took, (before + after) / 2))
+            taken[name].append((took / CROPS, (before + after) / 2))
             before = after
     for name in backbones:
         show(name, spec_of(name).gflop, taken[name])
@@ -144,7 +144,7 @@ def one_worker(
     networks = [opened(name, choice, threads) for name in backbones]
     crops = [crops_for(name, CROPS) for name in backbones]
     for network, its in zip(networks, crops, strict=True):
-        network.features(its[:1])
+        network.features(its[:2])
     time.sleep(max(0.0, begin - time.time()))  # all at once
     began = time.perf_counter()
     for network, its in zip(networks, crops, strict=True):

@@ -56,9 +56,9 @@ def conversion(backbones: list[str], cache: Path) -> None:
         pool.submit(chosen, "openvino").result()  # imports are not conversion
         found = {name: pool.submit(convert, name, cache).result() for name in backbones}
     for name, (taken, memory) in found.items():
-        crop = crops_for(name, 1)
+        two = crops_for(name, 2)
         torch_, openvino = (
-            CROPS * seconds(partial(opened(name, chosen(engine)).features, crop), 1)
+            CROPS / 2 * seconds(partial(opened(name, chosen(engine)).features, two), 1)
             for engine in ("torch", "openvino")
         )
         gain = torch_ - openvino
