@@ -6,13 +6,52 @@ happens inside the engines. Works on any device.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from jobs.specs import Geometry, Preprocessing
 
-__all__ = ["Geometry", "geometry", "resize", "ten_crops"]
+__all__ = ["Cut", "Geometry", "cut", "geometry", "resize", "ten_crops"]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Clips as networks take them: crops (clips * 10, 3, T, size, size) uint8, by how they are
+    resized and their size; and the seconds that this took."""
+
+    clips: int
+    crops: dict[tuple[Geometry, int], Tensor]
+    seconds: float
+
+    def of(self, preprocessing: Preprocessing) -> Tensor:
+        """The crops for networks with this preset."""
+        return self.crops[_shape(preprocessing)]
+
+
+def cut(clips: Sequence[Tensor], presets: Collection[Preprocessing]) -> Cut:
+    """Each of ``clips``, (T, H, W, 3) uint8, ten crops for each of ``presets``.
+
+    What presets share is done once.
+    """
+    began = time.perf_counter()
+    resized: dict[Geometry, list[Tensor]] = {}
+    crops: dict[tuple[Geometry, int], Tensor] = {}
+    for preset in presets:
+        shape, size = _shape(preset)
+        if shape not in resized:
+            resized[shape] = [resize(frames, shape) for frames in clips]
+        if (shape, size) not in crops:
+            crops[shape, size] = torch.cat([ten_crops(frames, size) for frames in resized[shape]])
+    return Cut(len(clips), crops, time.perf_counter() - began)
+
+
+def _shape(preprocessing: Preprocessing) -> tuple[Geometry, int]:
+    return geometry(preprocessing), preprocessing.crop
 
 
 def geometry(preprocessing: Preprocessing) -> Geometry:

@@ -1,4 +1,4 @@
-"""The clips of a task, decoded in one thread while the networks work on those before.
+"""The clips of a task, made ready in one thread while the networks work on those before.
 
 Readers are kept a process: the next task of a block usually goes on where the last one ended.
 """
@@ -9,7 +9,7 @@ import queue
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,13 +103,16 @@ class _Now:
         return self.segment, self.reader.source.decoded if self.reader else -1
 
 
-Item: TypeAlias = tuple[int, np.ndarray | Trouble]
-_Queue: TypeAlias = "queue.Queue[tuple[int, np.ndarray | BaseException] | None]"
+Item: TypeAlias = tuple[int, Any | Trouble]
+_Queue: TypeAlias = "queue.Queue[tuple[int, Any | BaseException] | None]"
 
 
-def clips_of(task: Task, decoder: str, *, ahead: int) -> Iterator[Item]:
+def clips_of(
+    task: Task, decoder: str, *, ahead: int, prepare: Callable[[np.ndarray], Any] | None = None
+) -> Iterator[Item]:
     """Number of the segment and its next clip, (16, H, W, 3) uint8, for all segments in order.
 
+    ``prepare`` is applied to each clip in the thread that decodes; what it returns is delivered.
     Instead of the clips that cannot be had of a segment comes one error; a decoder that delivers
     nothing for ``STALL_SECONDS`` is one, too (its thread is left behind: it cannot be stopped).
     Up to ``ahead`` clips are decoded beforehand.
@@ -119,7 +122,10 @@ def clips_of(task: Task, decoder: str, *, ahead: int) -> Iterator[Item]:
         ready: _Queue = queue.Queue(maxsize=ahead)
         stop, now = threading.Event(), _Now(first)
         thread = threading.Thread(
-            target=_decode, args=(task, decoder, ready, stop, now), name="decode", daemon=True
+            target=_decode,
+            args=(task, decoder, prepare, ready, stop, now),
+            name="decode",
+            daemon=True,
         )
         thread.start()
         try:
@@ -156,15 +162,21 @@ def _deliver(ready: _Queue, now: _Now) -> Generator[Item, None, int | None]:
         if item is None:
             return None
         segment, found = item
-        if isinstance(found, np.ndarray | DamagedVideo | UnreadableVideo):
-            yield segment, found
-        else:
+        if isinstance(found, BaseException) and not isinstance(found, Trouble):
             raise found
+        yield segment, found
         since = time.monotonic()
 
 
-def _decode(task: Task, decoder: str, ready: _Queue, stop: threading.Event, now: _Now) -> None:
-    def put(item: tuple[int, np.ndarray | BaseException] | None) -> bool:
+def _decode(
+    task: Task,
+    decoder: str,
+    prepare: Callable[[np.ndarray], Any] | None,
+    ready: _Queue,
+    stop: threading.Event,
+    now: _Now,
+) -> None:
+    def put(item: tuple[int, Any | BaseException] | None) -> bool:
         while not stop.is_set():
             try:
                 ready.put(item, timeout=0.1)
@@ -180,7 +192,8 @@ def _decode(task: Task, decoder: str, ready: _Queue, stop: threading.Event, now:
             now.reader = reader = _reader_of(task.block, segment, decoder)
             now.patience = STALL_SECONDS
             for start in segment.starts:
-                if not put((number, reader.clip(start))):
+                clip = reader.clip(start)
+                if not put((number, prepare(clip) if prepare else clip)):
                     return
         except BaseException as error:  # noqa: BLE001 - handed to the main thread
             _drop(now.reader)

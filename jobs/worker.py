@@ -9,8 +9,9 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from jobs.reading import Item, clips_of
 from jobs.specs import BackboneSpec
 
 if TYPE_CHECKING:
+    from jobs.crops import Cut
     from jobs.engines import Network
 
 __all__ = ["Failure", "Result", "Setup", "build_networks", "extract_clips"]
@@ -76,7 +78,7 @@ class Result:
 
     failures: tuple[Failure, ...]
     clips: int  # that went through the networks
-    seconds: dict[str, float]  # decode, crops, networks, writing; waiting for frames is in decode
+    seconds: dict[str, float]  # waited for decode and crops; spent in networks and writing
     worker: str  # its address
     built: int  # networks built in this process so far
 
@@ -130,15 +132,20 @@ def _extract(task: Task, setup: Setup) -> Result:
     found: list[list[dict[str, np.ndarray]]] = [[] for _ in task.segments]  # features, by clip
     failures: list[Failure] = []
     at_once = CLIPS_PER_BATCH.get(setup.device, 1)
-    clips = _timed(clips_of(task, setup.decoder, ahead=at_once), seconds, "decode")
-    while items := list(islice(clips, at_once)):
-        batch = [(number, clip) for number, clip in items if isinstance(clip, np.ndarray)]
+    cut = partial(_cut, networks, setup.device)
+    # On a processor crops are cut beside the networks too; on CUDA the card does it.
+    beside = (lambda clip: cut([clip])) if setup.device == "cpu" else None
+    clips = clips_of(task, setup.decoder, ahead=at_once, prepare=beside)
+    while items := _waited(clips, at_once, seconds):
+        batch = [(number, clip) for number, clip in items if not isinstance(clip, Exception)]
         if batch:
-            features = _features([clip for _, clip in batch], networks, setup, seconds)
+            given = batch[0][1] if beside else cut([clip for _, clip in batch])
+            seconds["crops"] += 0.0 if beside else given.seconds
+            features = _features(given, networks, setup, seconds)
             for place, (number, _) in enumerate(batch):
                 found[number].append({name: values[place] for name, values in features.items()})
         for number, trouble in items:
-            if not isinstance(trouble, np.ndarray):
+            if isinstance(trouble, Exception):
                 damaged_at = trouble.frame if isinstance(trouble, DamagedVideo) else None
                 video, written = task.segments[number].video, len(found[number])
                 failures.append(Failure(video, written, damaged_at, str(trouble)))
@@ -172,35 +179,33 @@ def _runs(
         yield first, run
 
 
-def _features(
-    clips: list[np.ndarray], networks: list[Network], setup: Setup, seconds: dict[str, float]
-) -> dict[str, np.ndarray]:
-    """``clips``, each (16, H, W, 3) uint8 -> backbone -> (clips, 10, channels) float32."""
+def _cut(networks: Sequence[Network], device: str, clips: Sequence[np.ndarray]) -> Cut:
+    """``clips``, each (16, H, W, 3) uint8, as all of ``networks`` take them."""
     import torch
 
-    from jobs.crops import geometry, resize, ten_crops
+    from jobs.crops import cut
 
-    frames = [torch.from_numpy(c).to(setup.device) for c in clips]
-    resized: dict[Any, list[torch.Tensor]] = {}
+    presets = [network.spec.preprocessing for network in networks]
+    return cut([torch.from_numpy(clip).to(device) for clip in clips], presets)
+
+
+def _features(
+    cut: Cut, networks: Sequence[Network], setup: Setup, seconds: dict[str, float]
+) -> dict[str, np.ndarray]:
+    """Backbone -> (clips, 10, channels) float32."""
     out: dict[str, np.ndarray] = {}
     for network in networks:
         began = time.perf_counter()
-        shape = geometry(network.spec.preprocessing)
-        if shape not in resized:
-            resized[shape] = [resize(f, shape) for f in frames]
-        crops = torch.cat([ten_crops(r, network.spec.preprocessing.crop) for r in resized[shape]])
-        cropped = time.perf_counter()
-        values = network.features(crops)
-        seconds["crops"] += cropped - began
-        seconds["networks"] += time.perf_counter() - cropped
+        values = network.features(cut.of(network.spec.preprocessing))
+        seconds["networks"] += time.perf_counter() - began
         if not np.isfinite(values).all():
             raise FeatureStoreError(
                 f"{network.spec.name} gave features that are not finite in {setup_text(network)}; "
                 "use --precision float32"
             )
-        out[network.spec.name] = values.reshape(len(clips), 10, -1)
+        out[network.spec.name] = values.reshape(cut.clips, 10, -1)
         report(
-            setup.topic, {"clips": len(clips), "backbone": network.spec.name, "of": len(networks)}
+            setup.topic, {"clips": cut.clips, "backbone": network.spec.name, "of": len(networks)}
         )
     return out
 
@@ -210,16 +215,16 @@ def setup_text(network: Network) -> str:
     return f"{network.engine} {network.precision} on {network.device}"
 
 
-def _timed(items: Iterator[Item], seconds: dict[str, float], what: str) -> Iterator[Item]:
-    while True:
-        began = time.perf_counter()
-        try:
-            item = next(items)
-        except StopIteration:
-            return
-        finally:
-            seconds[what] += time.perf_counter() - began
-        yield item
+def _waited(clips: Iterator[Item], count: int, seconds: dict[str, float]) -> list[Item]:
+    """The next ``count`` items; what was waited for them is added to ``seconds``."""
+    began = time.perf_counter()
+    items = list(islice(clips, count))
+    waited = time.perf_counter() - began
+    # Cutting is what comes last before a clip is there.
+    cutting = min(waited, sum(getattr(clip, "seconds", 0.0) for _, clip in items))
+    seconds["crops"] += cutting
+    seconds["decode"] += waited - cutting
+    return items
 
 
 def _network(name: str, setup: Setup) -> Network:

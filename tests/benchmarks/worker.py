@@ -19,6 +19,8 @@ from jobs.plan import Task, make_tasks
 from jobs.specs import spec_of
 from jobs.worker import Setup
 
+BLOCK = 32  # clips
+
 
 def planned(
     url: Path, video: Path, frames: int, backbones: list[str], choice: Choice, *,
@@ -27,7 +29,7 @@ def planned(
     """A new store of one video, and the tasks that fill it: for ``extract_clips(task, setup)``."""
     specs = {name: spec_of(name) for name in backbones}
     weights = {name: resolve(spec, "random") for name, spec in specs.items()}
-    store = create(url, dataset="benchmark", block=32)
+    store = create(url, dataset="benchmark", block=BLOCK)
     store.append([NewVideo("video", str(video), frames)])
     for name, spec in specs.items():
         made = provenance(spec, weights[name].digest, choice, versions(spec, choice))
@@ -41,5 +43,7 @@ def planned(
     )  # fmt: skip
     every = {name: np.ones(store.clips, bool) for name in specs}
     videos = [("video", str(video), frames)]
-    tasks = make_tasks(every, *store.clip_table(), videos, block=32, clips_per_task=clips_per_task)
+    tasks = make_tasks(
+        every, *store.clip_table(), videos, block=BLOCK, clips_per_task=clips_per_task
+    )
     return tasks, setup

@@ -43,9 +43,9 @@ def test_frames_are_resized_once_for_networks_of_one_geometry(
     monkeypatch.setattr(crops, "resize", counted)
     setup = worker.Setup("", SPECS, "random", {}, {}, "none", "float32", "cpu", "pyav", 1)
     clip = np.zeros((16, 60, 80, 3), np.uint8)
-    seconds = {"crops": 0.0, "networks": 0.0}
     networks = [Counting(spec) for spec in SPECS.values()]
-    found = worker._features([clip, clip], networks, setup, seconds)  # type: ignore[arg-type]
+    cut = worker._cut(networks, "cpu", [clip, clip])  # type: ignore[arg-type]
+    found = worker._features(cut, networks, setup, {"networks": 0.0})  # type: ignore[arg-type]
     assert {name: values.shape for name, values in found.items()} == {
         name: (2, 10, spec.channels) for name, spec in SPECS.items()
     }
