@@ -6,8 +6,8 @@ happens inside the engines. Works on any device.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
 import torch
@@ -21,33 +21,30 @@ __all__ = ["Cut", "Geometry", "cut", "geometry", "resize", "ten_crops"]
 
 @dataclass(frozen=True)
 class Cut:
-    """Clips as networks take them: crops (clips * 10, 3, T, size, size) uint8, by how they are
-    resized and their size; and the seconds that this took."""
+    """Crops of so many clips, made one preset after another while the first are in use."""
 
     clips: int
-    crops: dict[tuple[Geometry, int], Tensor]
-    seconds: float
+    crops: Mapping[tuple[Geometry, int], Future[Tensor]]
 
     def of(self, preprocessing: Preprocessing) -> Tensor:
-        """The crops for networks with this preset."""
-        return self.crops[_shape(preprocessing)]
+        """The crops for networks with this preset, (clips * 10, 3, T, size, size) uint8."""
+        return self.crops[_shape(preprocessing)].result()
 
 
-def cut(clips: Sequence[Tensor], presets: Collection[Preprocessing]) -> Cut:
-    """Each of ``clips``, (T, H, W, 3) uint8, ten crops for each of ``presets``.
+def cut(clips: Sequence[Tensor], presets: Iterable[Preprocessing], thread: Executor) -> Cut:
+    """Each of ``clips``, (T, H, W, 3) uint8, in ten crops for each of ``presets``, by a thread.
 
     What presets share is done once.
     """
-    began = time.perf_counter()
     resized: dict[Geometry, list[Tensor]] = {}
-    crops: dict[tuple[Geometry, int], Tensor] = {}
-    for preset in presets:
-        shape, size = _shape(preset)
+
+    def crops(shape: Geometry, size: int) -> Tensor:
         if shape not in resized:
             resized[shape] = [resize(frames, shape) for frames in clips]
-        if (shape, size) not in crops:
-            crops[shape, size] = torch.cat([ten_crops(frames, size) for frames in resized[shape]])
-    return Cut(len(clips), crops, time.perf_counter() - began)
+        return torch.cat([ten_crops(frames, size) for frames in resized[shape]])
+
+    shapes = dict.fromkeys(map(_shape, presets))
+    return Cut(len(clips), {shape: thread.submit(crops, *shape) for shape in shapes})
 
 
 def _shape(preprocessing: Preprocessing) -> tuple[Geometry, int]:

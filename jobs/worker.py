@@ -9,11 +9,12 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -22,7 +23,7 @@ from featurestore.errors import DamagedVideo, FeatureStoreError
 from featurestore.place import Options as StorageOptions
 from featurestore.place import answered, use
 from jobs.plan import Task
-from jobs.reading import Item, clips_of
+from jobs.reading import clips_of
 from jobs.specs import BackboneSpec
 
 if TYPE_CHECKING:
@@ -83,8 +84,10 @@ class Result:
     built: int  # networks built in this process so far
 
 
+T = TypeVar("T")
 _lock = threading.Lock()
 _networks: dict[tuple[Any, ...], Network] = {}
+_cutting = ThreadPoolExecutor(1, thread_name_prefix="crops")
 
 
 def extract_clips(task: Task, setup: Setup) -> Result:
@@ -133,14 +136,13 @@ def _extract(task: Task, setup: Setup) -> Result:
     failures: list[Failure] = []
     at_once = CLIPS_PER_BATCH.get(setup.device, 1)
     cut = partial(_cut, networks, setup.device)
-    # On a processor crops are cut beside the networks too; on CUDA the card does it.
+    # A processor cuts the next clip's crops while the networks are at work; a card has no time to.
     beside = (lambda clip: cut([clip])) if setup.device == "cpu" else None
     clips = clips_of(task, setup.decoder, ahead=at_once, prepare=beside)
-    while items := _waited(clips, at_once, seconds):
+    while items := _timed(lambda: list(islice(clips, at_once)), seconds, "decode"):
         batch = [(number, clip) for number, clip in items if not isinstance(clip, Exception)]
         if batch:
             given = batch[0][1] if beside else cut([clip for _, clip in batch])
-            seconds["crops"] += 0.0 if beside else given.seconds
             features = _features(given, networks, setup, seconds)
             for place, (number, _) in enumerate(batch):
                 found[number].append({name: values[place] for name, values in features.items()})
@@ -186,7 +188,7 @@ def _cut(networks: Sequence[Network], device: str, clips: Sequence[np.ndarray]) 
     from jobs.crops import cut
 
     presets = [network.spec.preprocessing for network in networks]
-    return cut([torch.from_numpy(clip).to(device) for clip in clips], presets)
+    return cut([torch.from_numpy(clip).to(device) for clip in clips], presets, _cutting)
 
 
 def _features(
@@ -195,9 +197,8 @@ def _features(
     """Backbone -> (clips, 10, channels) float32."""
     out: dict[str, np.ndarray] = {}
     for network in networks:
-        began = time.perf_counter()
-        values = network.features(cut.of(network.spec.preprocessing))
-        seconds["networks"] += time.perf_counter() - began
+        crops = _timed(partial(cut.of, network.spec.preprocessing), seconds, "crops")
+        values = _timed(partial(network.features, crops), seconds, "networks")
         if not np.isfinite(values).all():
             raise FeatureStoreError(
                 f"{network.spec.name} gave features that are not finite in {setup_text(network)}; "
@@ -215,16 +216,12 @@ def setup_text(network: Network) -> str:
     return f"{network.engine} {network.precision} on {network.device}"
 
 
-def _waited(clips: Iterator[Item], count: int, seconds: dict[str, float]) -> list[Item]:
-    """The next ``count`` items; what was waited for them is added to ``seconds``."""
+def _timed(work: Callable[[], T], seconds: dict[str, float], what: str) -> T:
     began = time.perf_counter()
-    items = list(islice(clips, count))
-    waited = time.perf_counter() - began
-    # Cutting is what comes last before a clip is there.
-    cutting = min(waited, sum(getattr(clip, "seconds", 0.0) for _, clip in items))
-    seconds["crops"] += cutting
-    seconds["decode"] += waited - cutting
-    return items
+    try:
+        return work()
+    finally:
+        seconds[what] += time.perf_counter() - began
 
 
 def _network(name: str, setup: Setup) -> Network:

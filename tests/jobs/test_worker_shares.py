@@ -45,7 +45,7 @@ def test_frames_are_resized_once_for_networks_of_one_geometry(
     clip = np.zeros((16, 60, 80, 3), np.uint8)
     networks = [Counting(spec) for spec in SPECS.values()]
     cut = worker._cut(networks, "cpu", [clip, clip])  # type: ignore[arg-type]
-    found = worker._features(cut, networks, setup, {"networks": 0.0})  # type: ignore[arg-type]
+    found = worker._features(cut, networks, setup, {"crops": 0.0, "networks": 0.0})  # type: ignore[arg-type]
     assert {name: values.shape for name, values in found.items()} == {
         name: (2, 10, spec.channels) for name, spec in SPECS.items()
     }
