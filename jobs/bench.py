@@ -56,10 +56,13 @@ class Parts:
     gflop: float
 
     def together(self, threads: int, device: str) -> float:
-        """Seconds of a clip, end to end. Decoding runs beside the rest: on a processor it takes
-        one of the ``threads``, on CUDA nothing unless it is what the card waits for."""
-        rest = self.crops + self.networks + self.writing
-        return max(self.decode, rest) if device == "cuda" else rest + self.decode / threads
+        """Seconds of a clip, end to end. On a processor decoding and cutting run beside the
+        networks and take one of their ``threads``; on CUDA the card cuts, and decoding takes
+        nothing unless it is what the card waits for."""
+        rest = self.networks + self.writing
+        if device == "cuda":
+            return max(self.decode, self.crops + rest)
+        return rest + (self.decode + self.crops) / threads
 
 
 @dataclass(frozen=True)

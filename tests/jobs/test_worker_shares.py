@@ -1,5 +1,7 @@
 """What a worker does once for several networks, and what it does while they compute."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,6 +56,27 @@ def test_frames_are_resized_once_for_networks_of_one_geometry(
     assert len(set(asked)) == 3
     other = replace(SPECS["swin"].preprocessing, antialias=True).geometry
     assert other != SPECS["swin"].preprocessing.geometry
+
+
+def test_the_first_network_need_not_wait_for_the_crops_of_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    go_on = threading.Event()
+    ten_crops = crops.ten_crops
+
+    def slowly(resized: torch.Tensor, size: int) -> torch.Tensor:
+        assert size == 224 or go_on.wait(60)
+        return ten_crops(resized, size)
+
+    monkeypatch.setattr(crops, "ten_crops", slowly)
+    first, second = (SPECS[name].preprocessing for name in ("swin", "r3d"))
+    clip = torch.zeros(16, 60, 80, 3, dtype=torch.uint8)
+    with ThreadPoolExecutor(1) as thread:
+        cut = crops.cut([clip], [first, second], thread)
+        assert cut.of(first).shape == (10, 3, 16, 224, 224)
+        assert not cut.crops[second.geometry, 112].done()
+        go_on.set()
+        assert cut.of(second).shape == (10, 3, 16, 112, 112)
 
 
 def test_the_next_clip_is_decoded_while_the_networks_work(tmp_path: Path) -> None:
