@@ -7,7 +7,7 @@ what to do when a task kills its worker.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
@@ -17,6 +17,7 @@ import numpy as np
 __all__ = ["Segment", "Task", "TaskQueue", "make_tasks"]
 
 MAX_DEATHS = 3  # of workers, until the video they worked on is given up
+MAX_BESIDE = 10  # until it is for sure, heard of or not: nothing is tried for ever
 
 
 @dataclass(frozen=True)
@@ -129,12 +130,14 @@ class TaskQueue:
     which then run in quarantine, one in the whole cluster at a time, and tell when they begin. The
     death that brought a video there counts once, however many there were, and each after which it
     had begun. With ``MAX_DEATHS`` it is given up; those that only waited beside it pass.
+    (``MAX_BESIDE`` deaths in quarantine are enough even so.)
     """
 
     tasks: Iterable[Task]
     _blocks: dict[int, deque[Task]] = field(default_factory=dict, init=False)
     _busy: set[int] = field(default_factory=set, init=False)
     _deaths: dict[int, int] = field(default_factory=dict, init=False)
+    _beside: Counter[int] = field(default_factory=Counter, init=False)
     _given_up: set[int] = field(default_factory=set, init=False)
     _quarantine_busy: bool = field(default=False, init=False)
 
@@ -187,10 +190,12 @@ class TaskQueue:
         given_up: list[Segment] = []
         again: list[Task] = []
         for segment in task.segments:
-            count = self._deaths.get(segment.video, 1) + (begun if task.quarantined else 0)
-            self._deaths[segment.video] = count
             known = segment.video in self._given_up  # from another of its tasks
-            if known or (task.quarantined and count >= MAX_DEATHS):
+            count = self._deaths.setdefault(segment.video, 1)
+            if task.quarantined:
+                count = self._deaths[segment.video] = count + begun
+                self._beside[segment.video] += 1
+            if known or count >= MAX_DEATHS or self._beside[segment.video] >= MAX_BESIDE:
                 self._given_up.add(segment.video)
                 given_up.append(segment)
             else:

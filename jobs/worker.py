@@ -124,10 +124,7 @@ def build_networks(setup: Setup) -> None:
 
 
 def _extract(task: Task, setup: Setup) -> Result:
-    if task.quarantined:
-        # If this one kills the worker too, the driver must have heard that it had begun.
-        report(setup.topic, {"begun": task.name})
-        time.sleep(HEARD_SECONDS)
+    tell_begun(task, setup)
     use(setup.storage)
     answered(setup.store)  # the driver
     networks = [_network(name, setup) for name in task.backbones]
@@ -136,8 +133,8 @@ def _extract(task: Task, setup: Setup) -> Result:
     failures: list[Failure] = []
     at_once = CLIPS_PER_BATCH.get(setup.device, 1)
     cut = partial(_cut, networks, setup.device)
-    # A processor cuts the next clip's crops while the networks are at work; a card has no time to.
-    beside = (lambda clip: cut([clip])) if setup.device == "cpu" else None
+    # One at a time, the next clip's crops are cut while the networks are at work.
+    beside = (lambda clip: cut([clip])) if at_once == 1 else None
     clips = clips_of(task, setup.decoder, ahead=at_once, prepare=beside)
     while items := _timed(lambda: list(islice(clips, at_once)), seconds, "decode"):
         batch = [(number, clip) for number, clip in items if not isinstance(clip, Exception)]
@@ -257,6 +254,13 @@ def _network(name: str, setup: Setup) -> Network:
             {"message": f"{name}: network ready in {time.perf_counter() - began:.0f} s"},
         )
     return _networks[key]
+
+
+def tell_begun(task: Task, setup: Setup) -> None:
+    """If a quarantined task kills the worker too, the driver must have heard that it had begun."""
+    if task.quarantined:
+        report(setup.topic, {"begun": task.name})
+        time.sleep(HEARD_SECONDS)
 
 
 def report(topic: str, message: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from featurestore.catalog import NewVideo
 from featurestore.store import Store, create
 from jobs.plan import Task, make_tasks
 from jobs.specs import BackboneSpec, spec_of
-from jobs.worker import Result, Setup
+from jobs.worker import Result, Setup, tell_begun
 
 SPEC = spec_of("timm:test_vit.r160_in1k")
 SPECS = {SPEC.name: SPEC}
@@ -28,6 +28,7 @@ def extract(task: Task, setup: Setup) -> Result:
     """As a worker answers: after some time, with a few numbers; nothing is written."""
     import distributed
 
+    tell_begun(task, setup)
     eaten = []
     while any(segment.name == ALLOCATES for segment in task.segments):
         eaten.append(np.ones(5_000_000))  # 40 MB, touched
