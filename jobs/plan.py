@@ -17,7 +17,7 @@ import numpy as np
 __all__ = ["Segment", "Task", "TaskQueue", "make_tasks"]
 
 MAX_DEATHS = 3  # of workers, until the video they worked on is given up
-MAX_BESIDE = 10  # until it is for sure, heard of or not: nothing is tried for ever
+MAX_QUARANTINED = 10  # workers lost with its tasks in quarantine, begun or not: it ends some time
 
 
 @dataclass(frozen=True)
@@ -130,14 +130,14 @@ class TaskQueue:
     which then run in quarantine, one in the whole cluster at a time, and tell when they begin. The
     death that brought a video there counts once, however many there were, and each after which it
     had begun. With ``MAX_DEATHS`` it is given up; those that only waited beside it pass.
-    (``MAX_BESIDE`` deaths in quarantine are enough even so.)
+    (``MAX_QUARANTINED`` are enough even if none was heard to begin.)
     """
 
     tasks: Iterable[Task]
     _blocks: dict[int, deque[Task]] = field(default_factory=dict, init=False)
     _busy: set[int] = field(default_factory=set, init=False)
     _deaths: dict[int, int] = field(default_factory=dict, init=False)
-    _beside: Counter[int] = field(default_factory=Counter, init=False)
+    _in_quarantine: Counter[int] = field(default_factory=Counter, init=False)
     _given_up: set[int] = field(default_factory=set, init=False)
     _quarantine_busy: bool = field(default=False, init=False)
 
@@ -194,8 +194,12 @@ class TaskQueue:
             count = self._deaths.setdefault(segment.video, 1)
             if task.quarantined:
                 count = self._deaths[segment.video] = count + begun
-                self._beside[segment.video] += 1
-            if known or count >= MAX_DEATHS or self._beside[segment.video] >= MAX_BESIDE:
+                self._in_quarantine[segment.video] += 1
+            if (
+                known
+                or count >= MAX_DEATHS
+                or self._in_quarantine[segment.video] >= MAX_QUARANTINED
+            ):
                 self._given_up.add(segment.video)
                 given_up.append(segment)
             else:

@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from featurestore.clips import clip_starts
-from jobs.plan import MAX_BESIDE, MAX_DEATHS, Task, TaskQueue, make_tasks
+from jobs.plan import MAX_DEATHS, MAX_QUARANTINED, Task, TaskQueue, make_tasks
 
 NAMES = ("r3d", "s3d")
 
@@ -109,7 +109,7 @@ def test_a_video_is_given_up_after_three_deaths():
 
 def test_a_video_that_only_waited_on_workers_that_died_is_not_given_up():
     waiting = queue_of([16])
-    for _ in range(MAX_BESIDE):  # the first is not in quarantine
+    for _ in range(MAX_QUARANTINED):  # the first is not in quarantine
         assert not waiting.died(waiting.next(), begun=0)
     again = waiting.next()
     waiting.returned(again)
