@@ -1,9 +1,11 @@
-"""A fitted detector: how it is fitted in two passes over clips, and how it scores in one."""
+"""A fitted detector: how it is fitted in a pass or two over clips, and how it scores in one."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +19,7 @@ from detector.methods import Method, options_of
 from detector.models import AnyModel, compact
 from detector.moments import Floats
 from detector.passes import Pass, Reader
-from detector.projection import Projection, principal
+from detector.projection import Projection, principal, principal_of_few
 from detector.rows import kept
 from detector.videos import ABNORMAL, NORMAL, Videos, bounds_of
 
@@ -96,15 +98,24 @@ def fit_reader(
                 "Give another split, or a detector that needs normal videos only: oneclass"
             )
     log: list[Pass] = []
-    step = -(-videos.clips // BASIS_CLIPS)
-    moments, finite, read = passes.sum_up(reader, videos.every(step), executor)
+    components: Callable[[int], Projection]
+    if few := videos.clips <= reader.channels:
+        # They take less memory than their covariance, so they are read only once.
+        reader, read = passes.held(reader, executor)
+        executor, finite = None, passes.is_finite(reader.rows)
+        components = partial(principal_of_few, reader.rows[finite])
+    else:
+        step = -(-videos.clips // BASIS_CLIPS)
+        moments, finite, read = passes.sum_up(reader, videos.every(step), executor)
+        components = partial(principal, moments)
     log.append(read)
     left, notes = without(videos, finite, method)
     labels = left.clip_labels
     width = method.width(int((labels == NORMAL).sum()), int((labels == ABNORMAL).sum()))
-    projection = principal(moments, width)
-    blocks = passes.project(reader, projection, None, executor)
-    projected = passes.timed(blocks, "projection", reader, log.append)
+    projection = components(width)
+    projected = passes.project(reader, projection, None, executor)
+    if not few:
+        projected = passes.timed(projected, "projection", reader, log.append)
     rows = kept(_finite(projected), left.clips, projection.width, scratch)
     fit = method.fit(rows, left, seed)
     projection, model = compact(projection, fit.model)

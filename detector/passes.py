@@ -82,8 +82,8 @@ class Pass:
 class ArrayReader:
     """Clips of an array (clips, channels) or (clips, crops, channels), taken in an order."""
 
-    def __init__(self, values: npt.NDArray[Any], order: npt.NDArray[np.int64]) -> None:
-        self._values, self._order = values, order
+    def __init__(self, rows: npt.NDArray[Any], order: npt.NDArray[np.int64]) -> None:
+        self.rows, self._order = rows, order
 
     @property
     def count(self) -> int:
@@ -93,7 +93,7 @@ class ArrayReader:
     @property
     def channels(self) -> int:
         """Width of a clip's features."""
-        return int(self._values.shape[-1])
+        return int(self.rows.shape[-1])
 
     @property
     def blocks(self) -> Sequence[Block]:
@@ -103,11 +103,11 @@ class ArrayReader:
     def bytes_of(self, block: Block) -> int:
         """Of the array's own numbers."""
         clips: int = block.stop - block.start
-        return clips * self._values.itemsize * math.prod(self._values.shape[1:])
+        return clips * self.rows.itemsize * math.prod(self.rows.shape[1:])
 
     def read(self, block: Block) -> npt.NDArray[Any]:
         """Clips averaged over crops."""
-        return over_crops(self._values[self._order[block]])
+        return over_crops(self.rows[self._order[block]])
 
 
 @contextmanager
@@ -150,6 +150,20 @@ def sum_up(
         finite.append(good)
     done = _done("moments", reader, _now() - begun - finishing)
     return total, np.concatenate(finite), done
+
+
+def held(reader: Reader, executor: Executor | None = None) -> tuple[ArrayReader, Pass]:
+    """All clips of a reader, read once and kept in memory; and what was read."""
+    begun, end = _now(), 0
+    rows: npt.NDArray[Any] | None = None
+    for block in _mapped(_read_ahead, reader, executor):
+        if rows is None:
+            rows = np.empty((reader.count, reader.channels), block.dtype)
+        rows[end : end + len(block)] = block
+        end += len(block)
+    if rows is None:
+        rows = np.empty((0, reader.channels))
+    return ArrayReader(rows, np.arange(len(rows))), _done("clips", reader, _now() - begun)
 
 
 def project(

@@ -68,18 +68,47 @@ def principal(of: Moments, width: int) -> Projection:
     Fewer where the components that vary at all are fewer (more than RANK of the largest). Columns
     are not whitened. Raises FitError when nothing varies.
     """
-    deviation = np.sqrt(np.diag(of.covariance))
-    # Rounding leaves a constant channel some 1e-16 of its mean; scaled up it would be noise.
-    deviation[deviation <= 1e-12 * np.abs(of.mean)] = 0.0
+    deviation = _deviation(np.diag(of.covariance), of.mean)
     scale = deviation + TINY
     standardised = of.covariance / scale / scale[:, None]
     standardised[deviation == 0] = 0.0
     standardised[:, deviation == 0] = 0.0
-    channels = len(scale)
-    wanted = min(width, channels)
+    values, vectors = _largest(standardised, width, of.count)
+    return Projection(of.mean, scale, _signed(vectors), values)
+
+
+def principal_of_few(rows: npt.NDArray[Any], width: int) -> Projection:
+    """The same of rows (n, C) themselves, by their products with each other, (n, n).
+
+    The components that vary are as many with either product, and where clips are fewer than
+    channels this is the smaller one. Computed in float64. Raises FitError when nothing varies.
+    """
+    x = rows.astype(np.float64)
+    count = max(len(x), 1)
+    mean = x.sum(axis=0) / count
+    x -= mean
+    deviation = _deviation(np.einsum("ij,ij->j", x, x) / count, mean)
+    scale = deviation + TINY
+    x /= scale
+    x[:, deviation == 0] = 0.0
+    values, vectors = _largest(x @ x.T / count, width, len(x))
+    return Projection(mean, scale, _signed(x.T @ (vectors / np.sqrt(count * values))), values)
+
+
+def _deviation(variance: Floats, mean: Floats) -> Floats:
+    deviation = np.sqrt(variance)
+    # Rounding leaves a constant channel some 1e-16 of its mean; scaled up it would be noise.
+    deviation[deviation <= 1e-12 * np.abs(mean)] = 0.0
+    return deviation
+
+
+def _largest(matrix: Floats, width: int, clips: int) -> tuple[Floats, Floats]:
+    """Eigenvalues (d,), falling, and eigenvectors (n, d) of a symmetric matrix, that vary."""
+    size = len(matrix)
+    wanted = min(width, size)
     values, vectors = linalg.eigh(
-        standardised,
-        subset_by_index=(channels - wanted, channels - 1),
+        matrix,
+        subset_by_index=(size - wanted, size - 1),
         overwrite_a=True,
         check_finite=False,
     )
@@ -87,11 +116,13 @@ def principal(of: Moments, width: int) -> Projection:
     rank = int((values > RANK * values[0]).sum()) if values[0] > 0 else 0
     if not rank:
         raise FitError(
-            f"The features of all {of.count} training clips are the same (or there is only one "
+            f"The features of all {clips} training clips are the same (or there is only one "
             "clip): there is nothing to tell videos apart by"
         )
-    # A vector's sign is arbitrary; its largest entry made positive, a refit gives the same.
-    vectors = vectors[:, :rank]
+    return values[:rank].copy(), vectors[:, :rank]
+
+
+def _signed(vectors: Floats) -> Floats:
+    """A vector's sign is arbitrary; its largest entry made positive, a refit gives the same."""
     largest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=0)[None], axis=0)[0]
-    basis = vectors * np.where(largest < 0, -1.0, 1.0)
-    return Projection(of.mean, scale, np.ascontiguousarray(basis), values[:rank].copy())
+    return np.ascontiguousarray(vectors * np.where(largest < 0, -1.0, 1.0))

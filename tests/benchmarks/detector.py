@@ -84,8 +84,9 @@ def measure(url: Path, name: str) -> dict[str, object]:
     total = passes[0].bytes
     return {
         "scan": total / wall,
-        "wall": [wall / its.seconds for its in passes],
-        "processor": [processor / its.processor_seconds for its in passes],
+        "passes": [
+            (its.name, wall / its.seconds, processor / its.processor_seconds) for its in passes
+        ],
         "rest": seconds - sum(its.seconds for its in passes),
         "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
@@ -110,9 +111,8 @@ def main() -> None:
     if asked.measure:
         print(json.dumps(measure(asked.measure, asked.detector)))
         return
-    print(f"{'':27} bytes/s over the scan's   of processor time\n{'clips':>8}{'videos':>8}", end="")
-    print(f"{'scan':>12}{'moments project   score':>26}{'moments project   score':>26}", end="")
-    print(f"{'memory':>10}{'rest':>9}")
+    print(f"{'clips':>8}{'videos':>8}{'scan':>12}{'memory':>10}{'rest':>8}", end="")
+    print("  bytes/s of each pass over the scan's (of processor time)")
     for clips in map(int, asked.clips.split(",")):
         for videos in map(int, asked.videos.split(",")):
             folder = Path(tempfile.mkdtemp(dir=asked.folder, prefix="benchmark-"))
@@ -124,10 +124,10 @@ def main() -> None:
                 found = json.loads(done.stdout)
             finally:
                 shutil.rmtree(folder)
-            print(f"{clips:>8}{videos:>8}{found['scan'] / 1e6:>7.0f} MB/s  ", end="")
-            print("".join(f"{r:>8.2f}" for r in found["wall"]), end="  ")
-            print("".join(f"{r:>8.2f}" for r in found["processor"]), end="")
-            print(f"{found['memory'] / 1e6:>7.0f} MB{found['rest']:>7.1f} s", flush=True)
+            each = [f"{name} {wall:.2f} ({its:.2f})" for name, wall, its in found["passes"]]
+            print(f"{clips:>8}{videos:>8}{found['scan'] / 1e6:>7.0f} MB/s", end="")
+            print(f"{found['memory'] / 1e6:>7.0f} MB{found['rest']:>6.1f} s  ", end="")
+            print(", ".join(each), flush=True)
 
 
 if __name__ == "__main__":

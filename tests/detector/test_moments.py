@@ -1,5 +1,7 @@
 """Moments, shrinkage and principal components against numpy and scikit-learn."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from sklearn.decomposition import PCA
 
 from detector.errors import FitError
 from detector.moments import Moments, Running, merged, moments, nothing
-from detector.projection import Projector, principal
+from detector.projection import Projection, Projector, principal, principal_of_few
 from detector.shrinkage import oas, shrunk, solve
 
 
@@ -103,16 +105,33 @@ def test_principal_components_are_those_of_others() -> None:
     )
 
 
-def test_components_that_do_not_vary_are_left_out() -> None:
+@pytest.mark.parametrize("count", [2, 9, 40])
+def test_components_of_few_clips_are_those_of_their_moments(count: int) -> None:
+    rng = np.random.default_rng(count)
+    rows = (rng.normal(size=(count, 30)) @ rng.normal(size=(30, 30)) + 9).astype(np.float32)
+    rows[:, 4] = 0.1  # constant
+    wanted, found = principal(moments(rows), 12), principal_of_few(rows, 12)
+    assert found.width == wanted.width == min(count - 1, 12)
+    np.testing.assert_allclose(found.mean, wanted.mean, rtol=1e-12)
+    np.testing.assert_allclose(found.scale, wanted.scale, rtol=1e-9)
+    np.testing.assert_allclose(found.eigenvalues, wanted.eigenvalues, rtol=1e-9)
+    np.testing.assert_allclose(found.basis, wanted.basis, atol=1e-8)
+    np.testing.assert_allclose(found.basis.T @ found.basis, np.eye(found.width), atol=1e-9)
+
+
+@pytest.mark.parametrize("of", [lambda x, d: principal(moments(x), d), principal_of_few])
+def test_components_that_do_not_vary_are_left_out(
+    of: Callable[[np.ndarray, int], Projection],
+) -> None:
     rng = np.random.default_rng(3)
     rows = np.concatenate([rng.normal(size=(6, 4)), np.full((6, 2), 0.1)], axis=1)
     rows = np.concatenate([rows, rows[:, :1]], axis=1)
-    assert principal(moments(rows), 99).width == 4  # of seven: two constant, one a copy
-    assert principal(moments(rows[:3]), 99).width == 2  # three clips span two dimensions
+    assert of(rows, 99).width == 4  # of seven: two constant, one a copy
+    assert of(rows[:3], 99).width == 2  # three clips span two dimensions
     with pytest.raises(FitError, match="are the same"):
-        principal(moments(np.full((9, 3), 0.1)), 2)
+        of(np.full((9, 3), 0.1), 2)
     with pytest.raises(FitError, match="only one clip"):
-        principal(moments(rows[:1]), 2)
+        of(rows[:1], 2)
 
 
 def test_shrinkage_is_that_of_others() -> None:
