@@ -18,7 +18,7 @@ from detector.errors import FitError
 from detector.methods import Method, options_of
 from detector.models import AnyModel, compact
 from detector.moments import Floats
-from detector.passes import Pass, Reader
+from detector.passes import ArrayReader, Pass, Reader
 from detector.projection import Projection, principal, principal_of_few
 from detector.rows import kept
 from detector.videos import ABNORMAL, NORMAL, Videos, bounds_of
@@ -26,6 +26,10 @@ from detector.videos import ABNORMAL, NORMAL, Videos, bounds_of
 # Principal components are those of this many clips at most, spread evenly over every video: more
 # hardly turn them, and their product costs more than reading them.
 BASIS_CLIPS: Final = 8192
+
+# Averaged over crops, clips of so many bytes in float32 stay in memory after they were read once:
+# 8,192 of 3072 channels take 100 MB, their covariance as much. More are read for each pass.
+HELD_BYTES: Final = 128 << 20
 
 
 @dataclass(frozen=True)
@@ -98,23 +102,27 @@ def fit_reader(
                 "Give another split, or a detector that needs normal videos only: oneclass"
             )
     log: list[Pass] = []
+    held: ArrayReader | None = None
+    if videos.clips <= reader.channels or videos.clips * reader.channels * 4 <= HELD_BYTES:
+        held, read = passes.held(reader, executor)
+        log.append(read)
+        reader, executor = held, None
     components: Callable[[int], Projection]
-    if few := videos.clips <= reader.channels:
-        # They take less memory than their covariance, so they are read only once.
-        reader, read = passes.held(reader, executor)
-        executor, finite = None, passes.is_finite(reader.rows)
-        components = partial(principal_of_few, reader.rows[finite])
+    if held and videos.clips <= reader.channels:
+        finite = passes.is_finite(held.rows)
+        components = partial(principal_of_few, held.rows[finite])
     else:
         step = -(-videos.clips // BASIS_CLIPS)
         moments, finite, read = passes.sum_up(reader, videos.every(step), executor)
         components = partial(principal, moments)
-    log.append(read)
+        if not held:
+            log.append(read)
     left, notes = without(videos, finite, method)
     labels = left.clip_labels
     width = method.width(int((labels == NORMAL).sum()), int((labels == ABNORMAL).sum()))
     projection = components(width)
     projected = passes.project(reader, projection, None, executor)
-    if not few:
+    if not held:
         projected = passes.timed(projected, "projection", reader, log.append)
     rows = kept(_finite(projected), left.clips, projection.width, scratch)
     fit = method.fit(rows, left, seed)

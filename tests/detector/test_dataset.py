@@ -94,18 +94,24 @@ def on_disk(url: Path, made: Any, block: int) -> xr.Dataset:
     )
 
 
-def wide(made: Any) -> Any:
-    """The same clips with more channels than clips, 720: two columns of chunks."""
-    return np.concatenate([made[0]] * 30, axis=2), *made[1:]
+@pytest.fixture(params=["few clips", "held in memory", "read twice"])
+def sized(request: pytest.FixtureRequest, made: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Clips in each way that a fit reads them, and the number of its passes."""
+    if request.param == "few clips":  # fewer than 720 channels, which are two columns of chunks
+        return (np.concatenate([made[0]] * 30, axis=2), *made[1:]), 1
+    if request.param == "held in memory":
+        return made, 1
+    monkeypatch.setattr("detector.fitted.HELD_BYTES", 0)
+    return made, 2
 
 
 @pytest.mark.parametrize("chunks", [None, {"clip": 32, "crop": -1}])
-@pytest.mark.parametrize("few", [False, True], ids=["many clips", "fewer clips than channels"])
 def test_each_chunk_is_read_once_a_pass(
-    few: bool, chunks: Any, made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    chunks: Any, sized: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    x = wide(made)[0] if few else made[0]
-    found = on_disk(tmp_path / "a.zarr", (x, *made[1:]), block=8)
+    made, times = sized
+    x = made[0]
+    found = on_disk(tmp_path / "a.zarr", made, block=8)
     if chunks:
         found = found.chunk(chunks)
     reads: Counter[str] = Counter()
@@ -122,7 +128,6 @@ def test_each_chunk_is_read_once_a_pass(
     fitted = detector.fit(found, features="timm_tiny")
     assert isinstance(fitted, Detector)
     of_features = {key: n for key, n in reads.items() if key.startswith("timm_tiny/c/")}
-    times = 1 if few else 2
     assert set(of_features.values()) == {times}, "each chunk once a pass"
     wanted = {clip // 8 for clip in range(len(x)) if TRAIN[made[1][clip]] == 0}
     assert {int(key.split("/")[2]) for key in of_features} == wanted, "of training videos only"
@@ -132,7 +137,7 @@ def test_each_chunk_is_read_once_a_pass(
     scores = detector.score(found, fitted)
     assert {n for key, n in reads.items() if key.startswith("timm_tiny/c/")} == {1}
     assert [its.bytes for its in scores.passes] == [x.nbytes]
-    np.testing.assert_allclose(scores.clip_score, by_hand((x, *made[1:]))[1], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(scores.clip_score, by_hand(made)[1], rtol=1e-5, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -141,15 +146,10 @@ def processes() -> Iterator[ProcessPoolExecutor]:
         yield pool
 
 
-@pytest.mark.parametrize("few", [False, True], ids=["many clips", "fewer clips than channels"])
 def test_passes_on_other_processes(
-    few: bool,
-    made: Any,
-    tmp_path: Path,
-    processes: ProcessPoolExecutor,
-    monkeypatch: pytest.MonkeyPatch,
+    sized: Any, tmp_path: Path, processes: ProcessPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = wide(made) if few else made
+    made, _ = sized
     found = on_disk(tmp_path / "a.zarr", made, block=8)
     monkeypatch.setattr("detector.passes.TASK_CLIPS", 40)
     monkeypatch.setattr("detector.dataset.BLOCK_BYTES", 10_000)
@@ -163,11 +163,10 @@ def test_passes_on_other_processes(
     np.testing.assert_array_equal(again.fitted.projection.basis, fitted.fitted.projection.basis)
 
 
-@pytest.mark.parametrize("few", [False, True], ids=["many clips", "fewer clips than channels"])
 def test_the_bits_do_not_depend_on_the_number_of_cores(
-    few: bool, made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sized: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = wide(made) if few else made
+    made, _ = sized
     found = on_disk(tmp_path / "a.zarr", made, block=8)
     monkeypatch.setattr("detector.dataset.BLOCK_BYTES", 10_000)
     monkeypatch.setattr("detector.moments.PANEL", 7)
@@ -177,6 +176,18 @@ def test_the_bits_do_not_depend_on_the_number_of_cores(
         monkeypatch.setattr("detector.passes._threads", lambda executor, cores=cores: cores)
         fitted = detector.fit(found, features="timm_tiny")
         scores.append(detector.score(found, fitted).clip_score)
+    np.testing.assert_array_equal(*scores)
+
+
+def test_clips_held_in_memory_give_the_same_bits(
+    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = on_disk(tmp_path / "a.zarr", made, block=8)
+    monkeypatch.setattr("detector.passes.batched", partial(passes.batched, size=16))
+    scores = []
+    for held in (1 << 20, 0):
+        monkeypatch.setattr("detector.fitted.HELD_BYTES", held)
+        scores.append(detector.score(found, detector.fit(found, features="timm_tiny")).clip_score)
     np.testing.assert_array_equal(*scores)
 
 
