@@ -21,17 +21,16 @@ __all__ = ["FusedAttention", "fuse_attention"]
 Plain = torchvision.models.video.swin_transformer.ShiftedWindowAttention3d
 
 
-def fuse_attention(network: nn.Module, by: type[FusedAttention] | None = None) -> int:
+def fuse_attention(network: nn.Module) -> int:
     """Replace every shifted-window attention inside ``network``; returns how many there were.
 
-    ``by``: the class that is made from each; FusedAttention if None.
     For inference: the kept bias does not follow later changes of the weights.
     """
     replaced = 0
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, Plain):
-                setattr(module, name, (by or FusedAttention)(child))
+                setattr(module, name, FusedAttention(child))
                 replaced += 1
     return replaced
 
@@ -63,21 +62,17 @@ class FusedAttention(nn.Module):
         heads = plain.num_heads
         qkv = F.linear(windows, plain.qkv.weight, plain.qkv.bias)
         qkv = qkv.view(batch, count, tokens, 3, heads, channels // heads).permute(3, 0, 1, 4, 2, 5)
-        mixed = self._mixed(qkv, grid, window, shift)
+        # The kernels take four axes. Shifted, each window has a bias of its own, and windows join
+        # the heads: (B, windows * heads, tokens, C / heads); else they join the batch.
+        q, k, v = qkv.flatten(2, 3) if any(shift) else qkv.flatten(1, 2)
+        bias = self._bias(q, grid, window, shift)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         mixed = mixed.view(batch, count, heads, tokens, -1).transpose(2, 3).flatten(3)
         out = F.linear(mixed, plain.proj.weight, plain.proj.bias)
         out = _paste(out, grid, window)
         if any(shift):
             out = out.roll(shift, (1, 2, 3))
         return out[:, : size[0], : size[1], : size[2]]
-
-    def _mixed(self, qkv: Tensor, grid: list[int], window: list[int], shift: list[int]) -> Tensor:
-        """(3, B, windows, heads, tokens, C / heads): values, mixed by attention, in that order."""
-        # The kernels take four axes. Shifted, each window has a bias of its own, and windows join
-        # the heads: (B, windows * heads, tokens, C / heads); else they join the batch.
-        q, k, v = qkv.flatten(2, 3) if any(shift) else qkv.flatten(1, 2)
-        bias = self._bias(q, grid, window, shift)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 
     def _bias(self, like: Tensor, grid: list[int], window: list[int], shift: list[int]) -> Tensor:
         """Position bias plus mask, dtype as ``like``: (1, windows * heads, tokens, tokens), or

@@ -30,7 +30,7 @@ with warnings.catch_warnings():
 
 __all__ = ["Normalised", "convert", "kept_at", "openvino"]
 
-FORM = 2
+FORM = 3
 """Counts the ways that networks were rearranged in, so that those kept in another are not used."""
 
 

@@ -16,7 +16,7 @@ from jobs import backbones
 from jobs.backbones import Weights, image, loading, resolve
 from jobs.backbones._torchvision import timm, torchvision
 from jobs.engines.attention import FusedAttention, fuse_attention
-from jobs.engines.openvino_rearranged import FoldedConvolution, PlainAttention, rearrange
+from jobs.engines.openvino_rearranged import FoldedConvolution, WindowedBlocks, rearrange
 from jobs.specs import SPECS, spec_of
 
 RANDOM = Weights(None, "RANDOM(seed=0)", "random numbers", 0)
@@ -192,20 +192,54 @@ def test_torchvision_loads_with_or_without_its_operators() -> None:
 
 @pytest.mark.parametrize("size", [(8, 14, 14), (8, 10, 9), (2, 7, 7), (9, 7, 14), (1, 3, 3)])
 @pytest.mark.parametrize("shift", [(0, 0, 0), (4, 3, 3)])
-@pytest.mark.parametrize("ours", [FusedAttention, PlainAttention])
-def test_attention_is_torchvisions(
-    ours: type[FusedAttention], size: tuple[int, int, int], shift: tuple[int, int, int]
-) -> None:
+def test_attention_is_torchvisions(size: tuple[int, int, int], shift: tuple[int, int, int]) -> None:
     swin = torchvision.models.video.swin_transformer
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         plain = swin.ShiftedWindowAttention3d(32, [8, 7, 7], list(shift), num_heads=2)
         nn.init.normal_(plain.relative_position_bias_table)
         x = torch.randn(2, *size, 32)
-    written = ours(plain)
+    written = FusedAttention(plain)
     with torch.inference_mode():
         for _ in range(2):  # the second time with the bias kept
             torch.testing.assert_close(written(x), plain(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "fits"),
+    [
+        ((8, 21, 14), True),  # whole windows, and pieces of them where they are shifted
+        ((16, 14, 7), True),  # shifted in time; as wide as a window
+        ((2, 7, 7), True),  # a single window, shorter than it may be
+        ((8, 10, 14), False),
+        ((9, 7, 7), False),
+    ],
+)
+def test_blocks_of_windows_are_torchvisions(size: tuple[int, int, int], fits: bool) -> None:
+    swin, block = torchvision.models.video.swin_transformer, WindowedBlocks
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        plain = nn.Sequential(
+            *[
+                torchvision.models.swin_transformer.SwinTransformerBlock(
+                    32, 2, [8, 7, 7], shift, attn_layer=swin.ShiftedWindowAttention3d
+                )
+                for shift in ([0, 0, 0], [4, 3, 3], [4, 3, 3], [0, 3, 0])
+            ]
+        ).eval()
+        for one in plain:
+            nn.init.normal_(one.attn.relative_position_bias_table)
+            nn.init.normal_(one.attn.qkv.bias)
+        x = torch.randn(2, *size, 32)
+    assert block.takes(plain)
+    assert not block.takes(nn.Sequential(*plain, nn.Identity()))
+    written = block(plain)
+    calls = []
+    plain.register_forward_hook(lambda *_: calls.append(1))
+    with torch.inference_mode():
+        found = written(x)
+        assert bool(calls) is not fits
+        torch.testing.assert_close(found, plain(x), rtol=1e-4, atol=1e-5)
 
 
 def test_fused_swin_is_swin() -> None:
