@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from featurestore.blocks import write_clips
 from featurestore.catalog import NewVideo
@@ -29,7 +28,7 @@ from featurestore.store import create
 from jobs import datasets, sample
 from jobs.estimate import CROPS, clip_cost
 from jobs.matrix import matrix_rate
-from jobs.reading import ClipReader
+from jobs.reading import Clip, ClipReader
 from jobs.specs import BackboneSpec
 from jobs.summary import Say, about_clips
 from jobs.video import Source, probe
@@ -153,8 +152,8 @@ def bench(
     )  # fmt: skip
 
 
-def _clips(sources: Sequence[Source], say: Say) -> tuple[list[npt.NDArray[np.uint8]], str, float]:
-    """Some clips, (16, H, W, 3) uint8 each; what they are of; seconds to decode one.
+def _clips(sources: Sequence[Source], say: Say) -> tuple[list[Clip], str, float]:
+    """Some clips; what they are of; seconds to decode one.
 
     Of the first video of ``sources`` that can be read, or of a sample that is drawn.
 
@@ -173,7 +172,7 @@ def _clips(sources: Sequence[Source], say: Say) -> tuple[list[npt.NDArray[np.uin
         return _read(sorted(videos.iterdir())[0], "a drawn sample")
 
 
-def _read(path: Path, name: str) -> tuple[list[npt.NDArray[np.uint8]], str, float]:
+def _read(path: Path, name: str) -> tuple[list[Clip], str, float]:
     info = probe(path, exact=False)
     reader = ClipReader(str(path), info.frames, "pyav")
     try:
@@ -187,7 +186,7 @@ def _read(path: Path, name: str) -> tuple[list[npt.NDArray[np.uint8]], str, floa
 
 
 def _crops(
-    network: Network, clips: Sequence[npt.NDArray[np.uint8]], resized: dict[Any, float]
+    network: Network, clips: Sequence[Clip], resized: dict[Any, float]
 ) -> tuple[float, float, Any]:
     """Seconds a clip to resize and to cut, and the crops that the network is timed with."""
     import torch
@@ -195,7 +194,10 @@ def _crops(
     from jobs.crops import geometry, resize, ten_crops
 
     batch = CLIPS_PER_BATCH[network.device]
-    frames = [torch.from_numpy(clips[i % len(clips)]).to(network.device) for i in range(batch)]
+    frames = [
+        [torch.from_numpy(frame).to(network.device) for frame in clips[i % len(clips)]]
+        for i in range(batch)
+    ]
     shape, size = geometry(network.spec.preprocessing), network.spec.preprocessing.crop
     synchronise = torch.cuda.synchronize if network.device == "cuda" else lambda: None
 
@@ -207,7 +209,7 @@ def _crops(
     small = resized_frames()
 
     def cut() -> Any:
-        crops = torch.cat([ten_crops(s, size) for s in small])
+        crops = [crop for s in small for crop in ten_crops(s, size)]
         synchronise()
         return crops
 

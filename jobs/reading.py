@@ -24,20 +24,21 @@ from jobs.plan import Segment, Task
 from jobs.remote import stage, unstage
 from jobs.video import FrameSource, open_source, patience
 
-__all__ = ["ClipReader", "Item", "clips_of"]
+__all__ = ["Clip", "ClipReader", "Item", "clips_of"]
 
 STALL_SECONDS = 120.0  # a decoder that delivers no frame for so long hangs
 # Two tasks of a worker are under way, of two blocks: with one reader only, a file that cannot be
 # sought in was decoded from its beginning for each (6,000 frames of AVI: 193,600 decoded).
 KEPT_READERS = 2
 
+Clip: TypeAlias = list[np.ndarray]
+"""16 frames of (H, W, 3) uint8."""
 Trouble: TypeAlias = DamagedVideo | UnreadableVideo
 _readers: OrderedDict[tuple[Any, ...], ClipReader] = OrderedDict()
 
 
 class ClipReader:
-    """Clips of one video as (16, H, W, 3) uint8; a clip that overlaps the last one read does not
-    make the decoder go back."""
+    """Clips of one video; one that overlaps the last one read does not make the decoder go back."""
 
     def __init__(self, path: str, frames: int, decoder: str) -> None:
         self._address = path
@@ -53,7 +54,7 @@ class ClipReader:
             self._unstage()
             raise
 
-    def clip(self, start: int) -> np.ndarray:
+    def clip(self, start: int) -> Clip:
         """The clip whose first frame is ``start``; a short video's last frame is repeated."""
         wanted = clip_frames(start, self.frames)
         kept = {i: self._kept[i] for i in set(wanted.tolist()) & self._kept.keys()}
@@ -65,7 +66,7 @@ class ClipReader:
             for index, frame in enumerate(self.source.read(first, stop - first), first):
                 kept[index] = frame
         self._kept = kept
-        return np.stack([kept[int(i)] for i in wanted])
+        return [kept[int(i)] for i in wanted]
 
     def close(self) -> None:
         self.source.close()
@@ -108,9 +109,9 @@ _Queue: TypeAlias = "queue.Queue[tuple[int, Any | BaseException] | None]"
 
 
 def clips_of(
-    task: Task, decoder: str, *, ahead: int, prepare: Callable[[np.ndarray], Any] | None = None
+    task: Task, decoder: str, *, ahead: int, prepare: Callable[[Clip], Any] | None = None
 ) -> Iterator[Item]:
-    """Number of the segment and its next clip, (16, H, W, 3) uint8, for all segments in order.
+    """Number of the segment and its next clip, for all segments in order.
 
     ``prepare`` is applied to each clip in the thread that decodes; what it returns is delivered.
     Instead of the clips that cannot be had of a segment comes one error; a decoder that delivers
@@ -171,7 +172,7 @@ def _deliver(ready: _Queue, now: _Now) -> Generator[Item, None, int | None]:
 def _decode(
     task: Task,
     decoder: str,
-    prepare: Callable[[np.ndarray], Any] | None,
+    prepare: Callable[[Clip], Any] | None,
     ready: _Queue,
     stop: threading.Event,
     now: _Now,

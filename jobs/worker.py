@@ -23,7 +23,7 @@ from featurestore.errors import DamagedVideo, FeatureStoreError
 from featurestore.place import Options as StorageOptions
 from featurestore.place import answered, use
 from jobs.plan import Task
-from jobs.reading import clips_of
+from jobs.reading import Clip, clips_of
 from jobs.specs import BackboneSpec
 
 if TYPE_CHECKING:
@@ -178,14 +178,15 @@ def _runs(
         yield first, run
 
 
-def _cut(networks: Sequence[Network], device: str, clips: Sequence[np.ndarray]) -> Cut:
-    """``clips``, each (16, H, W, 3) uint8, as all of ``networks`` take them."""
+def _cut(networks: Sequence[Network], device: str, clips: Sequence[Clip]) -> Cut:
+    """``clips`` as all of ``networks`` take them."""
     import torch
 
     from jobs.crops import cut
 
     presets = [network.spec.preprocessing for network in networks]
-    return cut([torch.from_numpy(clip).to(device) for clip in clips], presets, _cutting)
+    frames = [[torch.from_numpy(frame).to(device) for frame in clip] for clip in clips]
+    return cut(frames, presets, _cutting)
 
 
 def _features(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from jobs.specs import BackboneSpec
 
@@ -11,7 +12,10 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-__all__ = ["Choice", "Network", "check_crops"]
+__all__ = ["Choice", "Crops", "Network", "check_crops"]
+
+Crops: TypeAlias = "Tensor | Sequence[Tensor]"
+"""(N, 3, 16, h, w) uint8, or N of (3, 16, h, w), views of larger frames perhaps."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,8 @@ class Network(Protocol):
     device: str
     versions: dict[str, str]
 
-    def features(self, crops: Tensor) -> np.ndarray:
-        """``crops``, (N, 3, 16, h, w) uint8, any N -> (N, channels) float32.
+    def features(self, crops: Crops) -> np.ndarray:
+        """``crops``, any number N of them -> (N, channels) float32.
 
         Normalising happens inside. The same crops give the same numbers, each time.
 
@@ -55,14 +59,15 @@ class Network(Protocol):
         ...
 
 
-def check_crops(spec: BackboneSpec, crops: Tensor) -> None:
+def check_crops(spec: BackboneSpec, crops: Crops) -> None:
     """Raise ``ValueError`` unless ``crops`` are what ``spec`` takes."""
     import torch
 
     size = spec.preprocessing.crop
     expected = (3, spec.preprocessing.frames, size, size)
-    if crops.dtype != torch.uint8 or crops.ndim != 5 or tuple(crops.shape[1:]) != expected:
-        raise ValueError(
-            f"{spec.name}: expected crops (N, {', '.join(map(str, expected))}) uint8, got "
-            f"{tuple(crops.shape)} {crops.dtype}"
-        )
+    for crop in crops[:1] if isinstance(crops, torch.Tensor) and crops.ndim else crops:
+        if crop.dtype != torch.uint8 or tuple(crop.shape) != expected:
+            raise ValueError(
+                f"{spec.name}: expected crops ({', '.join(map(str, expected))}) uint8, got "
+                f"{tuple(crop.shape)} {crop.dtype}"
+            )

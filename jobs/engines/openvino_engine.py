@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from featurestore.errors import FeatureStoreError
 from jobs import processor
-from jobs.engines.contract import Choice, check_crops
+from jobs.engines.contract import Choice, Crops, check_crops
 from jobs.specs import BackboneSpec
 from jobs.weights import Weights
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 __all__ = ["OpenvinoNetwork", "has_bfloat16"]
 
@@ -79,22 +76,21 @@ class OpenvinoNetwork:
                 f"({str(error).strip().splitlines()[-1]}); delete the folder, or use --engine torch"
             ) from error
 
-    def features(self, crops: Tensor) -> np.ndarray:
-        """``crops``, (N, 3, 16, h, w) uint8 -> (N, channels) float32.
+    def features(self, crops: Crops) -> np.ndarray:
+        """``crops``, N of (3, 16, h, w) uint8 -> (N, channels) float32.
 
         Raises:
             ValueError: crops of another shape or dtype.
         """
         check_crops(self.spec, crops)
-        pixels = crops.cpu().contiguous().numpy()
-        features = np.empty((len(pixels), self.spec.channels), np.float32)
+        features = np.empty((len(crops), self.spec.channels), np.float32)
 
         def keep(call: Any, crop: int) -> None:
             features[crop] = call.get_output_tensor(0).data[0]
 
         self._calls.set_callback(keep)
-        for i in range(len(pixels)):
-            self._calls.start_async([pixels[i : i + 1]], i, share_inputs=True)
+        for i, crop in enumerate(crops):
+            self._calls.start_async([crop.cpu().numpy()[None]], i)  # copied into the call's own
         self._calls.wait_all()
         return features
 

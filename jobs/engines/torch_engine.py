@@ -14,7 +14,7 @@ from featurestore.errors import FeatureStoreError
 from jobs import processor
 from jobs.backbones import load
 from jobs.engines.attention import fuse_attention
-from jobs.engines.contract import Choice, check_crops
+from jobs.engines.contract import Choice, Crops, check_crops
 from jobs.specs import BackboneSpec
 from jobs.weights import Weights
 
@@ -67,8 +67,8 @@ class TorchNetwork:
         self._mean = torch.tensor(spec.preprocessing.mean, device=choice.device).view(shape)
         self._std = torch.tensor(spec.preprocessing.std, device=choice.device).view(shape)
 
-    def features(self, crops: Tensor) -> np.ndarray:
-        """``crops``, (N, 3, 16, h, w) uint8 on any device -> (N, channels) float32.
+    def features(self, crops: Crops) -> np.ndarray:
+        """``crops``, N of (3, 16, h, w) uint8 on any device -> (N, channels) float32.
 
         Raises:
             ValueError: crops of another shape or dtype.
@@ -79,7 +79,8 @@ class TorchNetwork:
         start = 0
         while start < len(crops):
             try:
-                done.append(self._run(crops[start : start + self._at_once]))
+                some = crops[start : start + self._at_once]
+                done.append(self._run(some if isinstance(some, Tensor) else torch.stack([*some])))
             except torch.OutOfMemoryError as error:
                 if self._at_once == 1:
                     raise FeatureStoreError(

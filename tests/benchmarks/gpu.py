@@ -49,12 +49,13 @@ def crops_of_frames(name: str, video: Path, clips: int) -> torch.Tensor:
     preprocessing = spec_of(name).preprocessing
     reader = ClipReader(str(video), 16 * clips, "pyav")
     try:
-        frames = [torch.from_numpy(reader.clip(16 * i)).cuda() for i in range(clips)]
+        frames = [
+            [torch.from_numpy(frame).cuda() for frame in reader.clip(16 * i)] for i in range(clips)
+        ]
     finally:
         reader.close()
-    return torch.cat(
-        [ten_crops(resize(f, preprocessing.geometry), preprocessing.crop) for f in frames]
-    )
+    resized = [resize(clip, preprocessing.geometry) for clip in frames]
+    return torch.stack([crop for r in resized for crop in ten_crops(r, preprocessing.crop)])
 
 
 def least_cosine(a: np.ndarray, b: np.ndarray) -> float:

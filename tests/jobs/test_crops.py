@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from featurestore.schema import CROPS
+from jobs import crops
 from jobs.backbones._torchvision import torchvision
-from jobs.crops import Geometry, geometry, resize, ten_crops
+from jobs.crops import Geometry, geometry, resize
 from jobs.specs import SPECS, Interpolation
 
 video = torchvision.models.video
@@ -21,6 +22,11 @@ OFFICIAL = {
     "s3d": video.S3D_Weights.KINETICS400_V1,
 }
 CENTRE = CROPS.index("center")
+
+
+def ten_crops(resized: Tensor, size: int) -> Tensor:
+    """(10, 3, T, size, size)."""
+    return torch.stack(crops.ten_crops(resized, size))
 
 
 def frames(height: int, width: int, count: int = 16) -> Tensor:
@@ -38,11 +44,11 @@ def frames(height: int, width: int, count: int = 16) -> Tensor:
 )
 def test_centre_crop_is_the_presets(name: str, size: tuple[int, int]) -> None:
     spec, clip = SPECS[name], frames(*size)
-    crops = ten_crops(resize(clip, geometry(spec.preprocessing)), spec.preprocessing.crop)
+    found = ten_crops(resize(clip, geometry(spec.preprocessing)), spec.preprocessing.crop)
     preset = OFFICIAL[name].transforms()
     expected = preset(clip.permute(0, 3, 1, 2))
     shape = (3, 1, 1, 1)
-    pixels = crops[CENTRE].float() / 255
+    pixels = found[CENTRE].float() / 255
     mean, std = (torch.tensor(x).view(shape) for x in (preset.mean, preset.std))
     assert torch.equal((pixels - mean) / std, expected)
 
@@ -72,25 +78,24 @@ def test_resized_as_torchvision_does(
 @pytest.mark.parametrize("size", [(112, 112), (128, 171), (129, 170), (113, 112), (300, 200)])
 def test_ten_crops_are_torchvisions(size: tuple[int, int]) -> None:
     resized = frames(*size, count=3).permute(0, 3, 1, 2)
-    crops = ten_crops(resized, 112)
+    found = ten_crops(resized, 112)
     expected = torch.stack(torchvision.transforms.TenCrop(112)(resized)).transpose(1, 2)
-    assert crops.shape == (10, 3, 3, 112, 112)
-    assert crops.dtype == torch.uint8
-    assert crops.is_contiguous()
-    assert torch.equal(crops, expected)
+    assert found.shape == (10, 3, 3, 112, 112)
+    assert found.dtype == torch.uint8
+    assert torch.equal(found, expected)
 
 
 def test_order_is_the_schemas() -> None:
     height, width, size = 6, 9, 3
     number = torch.arange(height * width, dtype=torch.uint8).view(1, 1, height, width)
-    crops = ten_crops(number.expand(1, 3, -1, -1), size)[:, 0, 0]
+    found = ten_crops(number.expand(1, 3, -1, -1), size)[:, 0, 0]
     tops = {"top": 0, "bottom": height - size}
     lefts = {"left": 0, "right": width - size}
     for i, name in enumerate(CROPS):
         image = number[0, 0].flip(-1) if name.endswith("_mirrored") else number[0, 0]
         words = name.removesuffix("_mirrored").split("_")
         top, left = (2, 3) if words == ["center"] else (tops[words[0]], lefts[words[1]])
-        assert torch.equal(crops[i], image[top : top + size, left : left + size]), name
+        assert torch.equal(found[i], image[top : top + size, left : left + size]), name
 
 
 @settings(max_examples=25)
@@ -108,6 +113,7 @@ def test_memory_layout_of_the_frames_does_not_matter(name: str) -> None:
     planes = clip.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
     assert not planes.is_contiguous()
     assert torch.equal(resize(clip, shape), resize(planes, shape))
+    assert torch.equal(resize(clip, shape), resize(list(clip), shape))
 
 
 def test_short_side() -> None:
@@ -134,7 +140,7 @@ def test_antialias_is_near_pil(interpolation: str) -> None:
 
 def test_bad_shapes() -> None:
     shape = Geometry((128, 171), "bilinear", False)
-    with pytest.raises(ValueError, match=r"expected frames \(T, H, W, 3\) uint8, got \(2, 3, 9"):
+    with pytest.raises(ValueError, match=r"expected frames \(H, W, 3\) uint8, got \(3, 90, 9"):
         resize(torch.zeros(2, 3, 90, 90, dtype=torch.uint8), shape)
     with pytest.raises(ValueError, match=r"torch\.float32"):
         resize(torch.zeros(2, 90, 90, 3), shape)

@@ -108,8 +108,11 @@ def test_contract(
         np.testing.assert_array_equal(network.features(crops[1:]), features[1:])
     np.testing.assert_array_equal(features, kept)
 
-    for wrong in (crops.float(), crops[..., :-1], crops[0], crops[:, :, :8]):
-        with pytest.raises(ValueError, match=r"expected crops \(N, 3, 16, 112, 112\) uint8, got"):
+    views = [crop[..., :112] for crop in torch.nn.functional.pad(crops, (0, 4))]
+    np.testing.assert_array_equal(network.features(views), features)
+
+    for wrong in (crops.float(), crops[..., :-1], crops[0], crops[:, :, :8], [crops[0], crops]):
+        with pytest.raises(ValueError, match=r"expected crops \(3, 16, 112, 112\) uint8, got"):
             network.features(wrong)
 
 

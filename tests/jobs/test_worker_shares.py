@@ -27,8 +27,8 @@ class Counting:
     def __init__(self, spec: BackboneSpec) -> None:
         self.spec, self.versions = spec, dict[str, str]()
 
-    def features(self, given: torch.Tensor) -> np.ndarray:
-        assert given.shape[-1] == self.spec.preprocessing.crop
+    def features(self, given: list[torch.Tensor]) -> np.ndarray:
+        assert given[0].shape[-1] == self.spec.preprocessing.crop
         return np.zeros((len(given), self.spec.channels), np.float32)
 
 
@@ -38,13 +38,13 @@ def test_frames_are_resized_once_for_networks_of_one_geometry(
     asked: list[Geometry] = []
     resize = crops.resize
 
-    def counted(frames: torch.Tensor, geometry: Geometry) -> torch.Tensor:
+    def counted(frames: crops.Frames, geometry: Geometry) -> torch.Tensor:
         asked.append(geometry)
         return resize(frames, geometry)
 
     monkeypatch.setattr(crops, "resize", counted)
     setup = worker.Setup("", SPECS, "random", {}, {}, "none", "float32", "cpu", "pyav", 1)
-    clip = np.zeros((16, 60, 80, 3), np.uint8)
+    clip = [np.zeros((60, 80, 3), np.uint8)] * 16
     networks = [Counting(spec) for spec in SPECS.values()]
     cut = worker._cut(networks, "cpu", [clip, clip])  # type: ignore[arg-type]
     found = worker._features(cut, networks, setup, {"crops": 0.0, "networks": 0.0})  # type: ignore[arg-type]
@@ -64,7 +64,7 @@ def test_the_first_network_need_not_wait_for_the_crops_of_the_others(
     go_on = threading.Event()
     ten_crops = crops.ten_crops
 
-    def slowly(resized: torch.Tensor, size: int) -> torch.Tensor:
+    def slowly(resized: torch.Tensor, size: int) -> list[torch.Tensor]:
         assert size == 224 or go_on.wait(60)
         return ten_crops(resized, size)
 
@@ -73,10 +73,10 @@ def test_the_first_network_need_not_wait_for_the_crops_of_the_others(
     clip = torch.zeros(16, 60, 80, 3, dtype=torch.uint8)
     with ThreadPoolExecutor(1) as thread:
         cut = crops.cut([clip], [first, second], thread)
-        assert cut.of(first).shape == (10, 3, 16, 224, 224)
+        assert [crop.shape for crop in cut.of(first)] == [(3, 16, 224, 224)] * 10
         assert not cut.crops[second.geometry, 112].done()
         go_on.set()
-        assert cut.of(second).shape == (10, 3, 16, 112, 112)
+        assert [crop.shape for crop in cut.of(second)] == [(3, 16, 112, 112)] * 10
 
 
 def test_the_next_clip_is_decoded_while_the_networks_work(tmp_path: Path) -> None:
