@@ -80,7 +80,7 @@ def resize(frames: Frames, geometry: Geometry) -> Tensor:
     device, (height, width, _) = frames[0].device, frames[0].shape
     size = _size(height, width, geometry.resize)
     if size == (height, width) or device.type != "cpu":
-        pixels = frames if isinstance(frames, Tensor) else torch.stack(list(frames))
+        pixels = frames if isinstance(frames, Tensor) else torch.stack([*frames])
         pixels = pixels.permute(0, 3, 1, 2)
         return pixels if size == (height, width) else _interpolate(pixels.float(), size, geometry)
     out = torch.empty((len(frames), 3, *size), dtype=torch.uint8)

@@ -65,9 +65,13 @@ def check_crops(spec: BackboneSpec, crops: Crops) -> None:
 
     size = spec.preprocessing.crop
     expected = (3, spec.preprocessing.frames, size, size)
-    for crop in crops[:1] if isinstance(crops, torch.Tensor) and crops.ndim else crops:
-        if crop.dtype != torch.uint8 or tuple(crop.shape) != expected:
+    if isinstance(crops, torch.Tensor):
+        found = [(tuple(crops.shape[1:]), crops.dtype)]
+    else:
+        found = [(tuple(crop.shape), crop.dtype) for crop in crops]
+    for shape, dtype in found:
+        if shape != expected or dtype != torch.uint8:
             raise ValueError(
                 f"{spec.name}: expected crops ({', '.join(map(str, expected))}) uint8, got "
-                f"{tuple(crop.shape)} {crop.dtype}"
+                f"{shape} {dtype}"
             )

@@ -129,10 +129,10 @@ class WindowedBlocks(nn.Module):
         for block, attention in zip(each, self.attention, strict=True):
             windows = windows_of(tuple(size), block.attn.window_size, block.attn.shift_size)
             order = np.concatenate([some.order(raster.reshape(size)) for some in windows])
-            tokens, now = _turned(tokens, now, order), order
+            tokens, now = _reordered(tokens, now, order), order
             tokens = tokens + attention(block.norm1(tokens), windows)
             tokens = tokens + block.mlp(block.norm2(tokens))
-        return _turned(tokens, now, raster).view(batch, *size, channels)
+        return _reordered(tokens, now, raster).view(batch, *size, channels)
 
 
 class WindowAttention(nn.Module):
@@ -146,16 +146,19 @@ class WindowAttention(nn.Module):
         self.plain = plain
         self.heads = plain.num_heads
         channels = plain.proj.in_features
-        self.scale = (channels // self.heads) ** -0.5
-        self.weights = nn.ParameterList(plain.qkv.weight.detach().split(channels))
-        self.biases = nn.ParameterList(plain.qkv.bias.detach().split(channels))
+        scales = ((channels // self.heads) ** -0.5, 1.0, 1.0)
+        self.weights, self.biases = (
+            nn.ParameterList(
+                part * scale for part, scale in zip(both.split(channels), scales, strict=True)
+            )
+            for both in (plain.qkv.weight.detach(), plain.qkv.bias.detach())
+        )
 
     def forward(self, tokens: Tensor, windows: list[Windows]) -> Tensor:
         lengths = [some.count * some.tokens for some in windows]
-        scales = (self.scale, 1.0, 1.0)
         qkv = [
-            F.linear(tokens, weight * scale, bias * scale).split(lengths, 1)
-            for weight, bias, scale in zip(self.weights, self.biases, scales, strict=True)
+            F.linear(tokens, weight, bias).split(lengths, 1)
+            for weight, bias in zip(self.weights, self.biases, strict=True)
         ]
         whole = tuple(max(some.size[axis] for some in windows) for axis in range(3))
         # In numpy, so that constants are traced, not ways to them: those take OpenVINO 25 s
@@ -175,7 +178,7 @@ class WindowAttention(nn.Module):
         return F.linear(torch.cat(mixed, 1), self.plain.proj.weight, self.plain.proj.bias)
 
 
-def _turned(tokens: Tensor, now: Numbers, order: Numbers) -> Tensor:
+def _reordered(tokens: Tensor, now: Numbers, order: Numbers) -> Tensor:
     """Tokens (B, n, C) that come in the order ``now``, in another."""
     if (now == order).all():
         return tokens
