@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
-from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from featurestore.errors import FeatureStoreError
 from jobs.cli_option import option
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jobs.bench import Bench, Parts
+    from jobs.specs import BackboneSpec
 
 __all__ = ["bench"]
 
@@ -41,20 +44,40 @@ def bench(
     asked for: clips of ten crops a second, the share of the machine's matrix rate, and where the
     time goes. Run it with nothing else running. Writes no store.
     """
-    from jobs.bench import bench as measure
     from jobs.options import wanted_arrays
 
     specs, _ = wanted_arrays([b for b in backbones.replace(",", " ").split() if b])
     if root is not None and dataset is None:
         dataset = "folder"
     began = time.monotonic()
-    with redirect_stdout(sys.stderr):  # progress; what is asked for is all that stdout gets
-        found = measure(specs, dataset=dataset, root=root, say=click.echo, **rest)
+    # Progress to stderr: what is asked for is all that stdout gets
+    asked = {**rest, "dataset": dataset, "root": root, "say": partial(click.echo, err=True)}
+    found = on_a_worker(specs, asked)
     if as_json:
         click.echo(json.dumps(as_plain(found), indent=2))
     else:
         click.echo(text(found, dataset))
         click.echo(f"measured in {time.monotonic() - began:.0f} s")
+
+
+def on_a_worker(specs: Mapping[str, BackboneSpec], asked: dict[str, Any]) -> Bench:
+    """``jobs.bench.bench`` in a process like those that extract, whose memory is not this one's."""
+    from distributed import KilledWorker
+
+    from jobs import engines
+    from jobs.bench import bench as measure
+    from jobs.cluster import connect
+
+    device = engines.choose(*(asked[what] for what in ("engine", "precision", "device"))).device
+    with connect("local", 1, device) as client:
+        try:
+            found: Bench = client.submit(measure, specs, **asked).result()
+        except KilledWorker:
+            raise FeatureStoreError(
+                "the process that measured was ended, most likely for want of memory; name fewer "
+                "--backbones"
+            ) from None
+    return found
 
 
 def as_plain(found: Bench) -> dict[str, Any]:

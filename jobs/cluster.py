@@ -112,8 +112,12 @@ def connect(cluster: str, workers: int = 1, device: str = "cpu") -> Iterator[Cli
         UsageError: no scheduler at that address, or no worker joins it.
     """
     if cluster == "local":
+        pages = {
+            f"distributed.nanny.pre-spawn-environ.{name}": value
+            for name, value in processor.large_pages().items()
+        }
         with (
-            dask.config.set(_CONFIG),
+            dask.config.set(_CONFIG | pages),
             LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,

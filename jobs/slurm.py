@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dask.utils import parse_bytes
 
 from featurestore.errors import FeatureStoreError, UsageError
+from jobs import processor
 
 if TYPE_CHECKING:
     from distributed import Security
@@ -149,6 +150,7 @@ def job_settings(request: Request, security: Security | None = None) -> dict[str
         early = min(MOST_EARLY, LEAVE_EARLY * request.seconds)
         extra = ["--lifetime", f"{request.seconds - 1.5 * early:.0f}s"]
         extra += ["--lifetime-stagger", f"{early / 2:.0f}s"]
+    environment = _WORKER_CONFIG | processor.large_pages()
     settings: dict[str, Any] = {
         "cores": request.cpus,
         "memory": f"{request.memory / 2**20:.0f} MiB",
@@ -162,7 +164,7 @@ def job_settings(request: Request, security: Security | None = None) -> dict[str
         "worker_extra_args": extra,
         "job_script_prologue": [
             *configured("job-script-prologue", []),
-            *(f"export {name}={value}" for name, value in _WORKER_CONFIG.items()),
+            *(f"export {name}={value}" for name, value in environment.items()),
         ],
     }
     settings |= {"queue": known["partition"]} if "partition" in known else {}

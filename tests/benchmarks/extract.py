@@ -38,7 +38,7 @@ from jobs.making import choice_text
 from jobs.options import Options
 from jobs.specs import spec_of
 from jobs.worker import build_networks, extract_clips
-from tests.benchmarks.worker import BLOCK, planned
+from tests.benchmarks.worker import BLOCK, begin_as_a_worker, planned
 
 THREADS = processor.cores()
 
@@ -164,6 +164,7 @@ def main() -> None:
     parser.add_argument("--backbones", nargs="+", default=["s3d", "r3d", "all"], metavar="NAME")
     parser.add_argument("--sizes", nargs="+", default=["320x240", "1280x720"], metavar="WxH")
     asked = parser.parse_args()
+    begin_as_a_worker()
     print(f"{processor.name()}, {THREADS} threads, torch {torch.__version__}")
     if asked.only in (None, "engines"):
         compare_engines(asked.rounds)

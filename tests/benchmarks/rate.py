@@ -41,6 +41,7 @@ from jobs.making import choice_text
 from jobs.matrix import matrix_rate
 from jobs.specs import spec_of
 from tests.benchmarks.extract import THREADS, crops_for, opened, seconds
+from tests.benchmarks.worker import begin_as_a_worker
 
 
 def shares(backbones: list[str], choice: Choice, rounds: int) -> None:
@@ -190,6 +191,7 @@ def main() -> None:
     parser.add_argument("--workers", action="store_true")
     parser.add_argument("--ready-seconds", type=float, default=60, help="for --workers to load in")
     asked = parser.parse_args()
+    begin_as_a_worker()
     choice = engines.choose(asked.engine, asked.precision, "cpu")
     print(f"{processor.name()}, torch {torch.__version__}, openvino {openvino.__version__}")
     if asked.workers:

@@ -36,7 +36,7 @@ from jobs.backbones._torchvision import torchvision
 from jobs.making import choice_text
 from jobs.worker import build_networks, extract_clips
 from tests.benchmarks.extract import THREADS, chosen
-from tests.benchmarks.worker import planned
+from tests.benchmarks.worker import begin_as_a_worker, planned
 
 PRESETS = {  # resize, crop, mean, std: as published
     "swin": (256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -120,6 +120,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--size", default="640x360", metavar="WxH")
     asked = parser.parse_args()
+    begin_as_a_worker()
     width, height = map(int, asked.size.split("x"))
     torch.set_num_threads(THREADS)
     print(f"{processor.name()}, {THREADS} threads, torch {torch.__version__}")

@@ -3,9 +3,11 @@
 import hashlib
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -16,7 +18,14 @@ from jobs import backbones
 from jobs.backbones import Weights, image, loading, resolve
 from jobs.backbones._torchvision import timm, torchvision
 from jobs.engines.attention import FusedAttention, fuse_attention
-from jobs.engines.openvino_rearranged import FoldedConvolution, WindowedBlocks, rearrange
+from jobs.engines.openvino_conversion import openvino
+from jobs.engines.openvino_engine import biases_as_inputs
+from jobs.engines.openvino_rearranged import (
+    FoldedConvolution,
+    WindowedBlocks,
+    rearrange,
+    windows_of,
+)
 from jobs.specs import SPECS, spec_of
 
 RANDOM = Weights(None, "RANDOM(seed=0)", "random numbers", 0)
@@ -205,6 +214,28 @@ def test_attention_is_torchvisions(size: tuple[int, int, int], shift: tuple[int,
             torch.testing.assert_close(written(x), plain(x), rtol=1e-4, atol=1e-5)
 
 
+SHIFTS = ([0, 0, 0], [4, 3, 3], [4, 3, 3], [0, 3, 0])
+
+
+def blocks_of_windows() -> nn.Sequential:
+    """torchvision's, of 32 channels and two heads, all that they learn at random."""
+    swin = torchvision.models.video.swin_transformer
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        plain = nn.Sequential(
+            *[
+                torchvision.models.swin_transformer.SwinTransformerBlock(
+                    32, 2, [8, 7, 7], shift, attn_layer=swin.ShiftedWindowAttention3d
+                )
+                for shift in SHIFTS
+            ]
+        ).eval()
+        for one in plain:
+            nn.init.normal_(one.attn.relative_position_bias_table)
+            nn.init.normal_(one.attn.qkv.bias)
+    return plain
+
+
 @pytest.mark.parametrize(
     ("size", "fits"),
     [
@@ -216,21 +247,8 @@ def test_attention_is_torchvisions(size: tuple[int, int, int], shift: tuple[int,
     ],
 )
 def test_blocks_of_windows_are_torchvisions(size: tuple[int, int, int], fits: bool) -> None:
-    swin, block = torchvision.models.video.swin_transformer, WindowedBlocks
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        plain = nn.Sequential(
-            *[
-                torchvision.models.swin_transformer.SwinTransformerBlock(
-                    32, 2, [8, 7, 7], shift, attn_layer=swin.ShiftedWindowAttention3d
-                )
-                for shift in ([0, 0, 0], [4, 3, 3], [4, 3, 3], [0, 3, 0])
-            ]
-        ).eval()
-        for one in plain:
-            nn.init.normal_(one.attn.relative_position_bias_table)
-            nn.init.normal_(one.attn.qkv.bias)
-        x = torch.randn(2, *size, 32)
+    plain, block = blocks_of_windows(), WindowedBlocks
+    x = torch.randn(2, *size, 32, generator=torch.Generator().manual_seed(0))
     assert block.takes(plain)
     assert not block.takes(nn.Sequential(*plain, nn.Identity()))
     written = block(plain)
@@ -240,6 +258,29 @@ def test_blocks_of_windows_are_torchvisions(size: tuple[int, int, int], fits: bo
         found = written(x)
         assert bool(calls) is not fits
         torch.testing.assert_close(found, plain(x), rtol=1e-4, atol=1e-5)
+
+
+def test_biases_of_windows_are_inputs_in_bfloat16() -> None:
+    """What OpenVINO would keep in float32: of every attention, and none is left out or mixed up."""
+    size, plain = (8, 14, 7), blocks_of_windows()
+    x = torch.randn(1, *size, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = plain(x)
+        traced = torch.jit.trace(WindowedBlocks(plain), x, check_trace=False)
+        model = openvino.convert_model(traced, input=[(list(x.shape), openvino.Type.f32)])
+    biases = biases_as_inputs(model)
+    assert len(biases) == sum(len(windows_of(size, [8, 7, 7], shift)) for shift in SHIFTS)
+    assert len(model.inputs) == 1 + len(biases)
+    compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+    def run(values: list[np.ndarray]) -> np.ndarray:
+        given = [openvino.Tensor(v, v.shape, openvino.Type.bf16) for v in values]
+        return compiled([x.numpy(), *given])[0]
+
+    # A bfloat16 number is within 1/256 of what it stands for
+    np.testing.assert_allclose(run(biases), expected, rtol=0, atol=0.02)
+    assert np.abs(run([np.zeros_like(b) for b in biases]) - expected.numpy()).max() > 0.2
 
 
 def test_fused_swin_is_swin() -> None:

@@ -1,8 +1,10 @@
 """The same code on a scheduler and workers that were started by hand."""
 
+import ctypes
 import logging
 import os
 import pickle
+import platform
 import re
 import socket
 import subprocess
@@ -25,7 +27,7 @@ from featurestore.catalog import NewVideo
 from featurestore.errors import UsageError
 from featurestore.lock import locked
 from featurestore.store import create
-from jobs import cluster, drive, engines, extract, sample
+from jobs import cluster, drive, engines, extract, processor, sample
 from jobs.backbones import resolve
 from jobs.cluster import PinGPU, connect, elsewhere, local_shape, secured, worker_addresses
 from jobs.drive import Drive
@@ -121,6 +123,40 @@ def test_shape_of_a_local_cluster() -> None:
     assert local_shape(1, "cpu") == (1, cores)
     with pytest.raises(UsageError, match="cores"):
         local_shape(1000, "cpu")
+
+
+def page_flags_of_64_mb() -> list[str]:
+    """What Linux is told of memory that this process asks glibc for."""
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    address = libc.malloc(64 << 20)
+    for area in re.split(r"^(?=[0-9a-f]+-)", Path("/proc/self/smaps").read_text(), flags=re.M)[1:]:
+        begin, end = (int(n, 16) for n in area.split()[0].split("-"))
+        if begin <= address < end:
+            return area.partition("VmFlags:")[2].split()
+    raise AssertionError(f"{address:x} is nowhere in /proc/self/smaps")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc's")
+@pytest.mark.skipif(platform.libc_ver()[1] < "2.35", reason="older than that setting")
+def test_workers_ask_for_large_pages() -> None:
+    pages = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if "[madvise]" not in (pages.read_text() if pages.exists() else ""):
+        pytest.skip("Linux gives large pages to all here, or to none")
+    with connect("local", 1) as client:
+        assert "hg" in client.submit(page_flags_of_64_mb).result()
+    if "hugetlb" not in os.environ.get("GLIBC_TUNABLES", ""):
+        assert "hg" not in page_flags_of_64_mb()
+
+
+def test_settings_of_glibc_that_are_there_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    for given, expected in (
+        ("", "glibc.malloc.hugetlb=1"),
+        ("glibc.malloc.check=1", "glibc.malloc.check=1:glibc.malloc.hugetlb=1"),
+        ("glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=0"),
+    ):
+        monkeypatch.setenv("GLIBC_TUNABLES", given)
+        assert processor.large_pages() == {"GLIBC_TUNABLES": expected}
 
 
 def test_a_worker_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

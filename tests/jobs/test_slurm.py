@@ -110,11 +110,13 @@ def test_what_cannot_be_asked_for(text: str, says: str) -> None:
 def test_script_is_shown_and_nothing_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     words = ["cluster", "script", "--slurm", "gres=gpu:1", "--slurm", "partition=gpu"]
     done = CliRunner().invoke(cli, words)
     assert done.exit_code == 0, done.output
     assert done.output.startswith("#!/usr/bin/env bash\n")
     assert "distributed.cli.dask_worker" in done.output
+    assert "export GLIBC_TUNABLES=glibc.malloc.hugetlb=1\n" in done.output
     assert list(tmp_path.iterdir()) == []
 
 
