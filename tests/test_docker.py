@@ -16,7 +16,7 @@ import pytest
 import yaml
 from distributed.cli import dask_scheduler, dask_worker
 
-from jobs import cluster
+from jobs import cluster, processor
 from jobs.cli import cli
 
 CHECKOUT = Path(__file__).resolve().parent.parent
@@ -144,7 +144,7 @@ def test_all_that_is_copied_is_let_through() -> None:
     assert set(let) == set(copied)
 
 
-def test_workers_are_set_as_local_ones_are() -> None:
+def test_workers_are_set_as_local_ones_are(monkeypatch: pytest.MonkeyPatch) -> None:
     env = {}
     for name, rest in instructions("cpu"):
         if name == "ENV":
@@ -155,6 +155,8 @@ def test_workers_are_set_as_local_ones_are() -> None:
     for key, value in same.items():
         variable = "DASK_" + key.upper().replace("-", "_").replace(".", "__")
         assert env.get(variable) == str(value), f"{variable} is not as jobs/cluster.py has it"
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    assert processor.large_pages().items() <= env.items()
 
 
 def test_requirements_are_those_of_the_project() -> None:
