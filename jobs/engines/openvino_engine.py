@@ -122,9 +122,12 @@ def biases_as_inputs(model: Any) -> list[np.ndarray]:
         if node.get_type_name() != "ScaledDotProductAttention" or node.get_input_size() < 4:
             continue
         bias = node.input_value(3).get_node()
-        if bias.get_type_name() != "Constant":
+        # Not a mask of true and false, nor the nothing that stands in for a bias
+        if bias.get_type_name() != "Constant" or bias.get_element_type() != Type.f32:
             continue
-        values = torch.from_numpy(bias.data.astype("float32")).bfloat16()
+        if bias.data.ndim < 2:
+            continue
+        values = torch.from_numpy(bias.data.copy()).bfloat16()
         biases.append(values.view(torch.int16).numpy())
         given = opset13.parameter(list(values.shape), Type.bf16)
         node.input(3).replace_source_output(opset13.convert(given, "f32").output(0))

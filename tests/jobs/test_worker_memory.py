@@ -10,6 +10,7 @@ import dask
 import distributed  # noqa: F401 - its part of Dask's configuration
 import pytest
 
+from jobs import processor
 from tests.jobs.video.painted import write_loop
 
 # A worker's task function, apart from the tests' own memory: tasks of 4 clips, spread over the
@@ -51,9 +52,9 @@ print(json.dumps(memory))
 
 @pytest.mark.long
 def test_a_worker_does_not_grow_with_the_length_of_a_video(tmp_path: Path) -> None:
-    # As Dask starts its workers: without MALLOC_TRIM_THRESHOLD_ glibc keeps up to 400 MB of what
-    # was freed, and the memory of a worker saws up and down.
-    spawned = dask.config.get("distributed.nanny.pre-spawn-environ")
+    # As workers are started: without MALLOC_TRIM_THRESHOLD_ glibc keeps up to 400 MB of what was
+    # freed, and the memory of a worker saws up and down.
+    spawned = dask.config.get("distributed.nanny.pre-spawn-environ") | processor.large_pages()
     env = {**os.environ, **{name: str(value) for name, value in spawned.items()}}
     peaks = []
     for frames in (2_000, 20_000):
