@@ -264,10 +264,17 @@ def test_killed_anywhere_compacting_leaves_the_old_store_or_the_new(
     made = killed(0, twin)
     assert made is not None
     for point in [*np.linspace(2, 0.9 * made, 3, dtype=int), made - 2]:
-        one = tmp_path / f"{point}" / "x.zarr"
-        one.parent.mkdir()
-        subprocess.run(["cp", "-a", url, one], check=True)
-        assert killed(int(point), one) is None
+        for attempt in range(5):
+            one = tmp_path / f"{point}_{attempt}" / "x.zarr"
+            one.parent.mkdir()
+            subprocess.run(["cp", "-a", url, one], check=True)
+            if (done := killed(int(point), one)) is None:
+                break
+            # It ended before: of zarr's threads now one makes a folder, now two ask for it at once,
+            # and the number of changes differs by a few.
+            point = done - 2
+        else:
+            pytest.fail(f"was never killed, though it made {done} changes")
         if read(one).sizes["clip"] == 16:
             same_values(read(one), before)
         compact(one)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from openvino import opset13
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -281,6 +282,15 @@ def test_biases_of_windows_are_inputs_in_bfloat16() -> None:
     # A bfloat16 number is within 1/256 of what it stands for
     np.testing.assert_allclose(run(biases), expected, rtol=0, atol=0.02)
     assert np.abs(run([np.zeros_like(b) for b in biases]) - expected.numpy()).max() > 0.2
+
+
+@pytest.mark.parametrize("mask", [np.eye(4, dtype=bool), np.float32(0)], ids=["bool", "none"])
+def test_what_is_no_bias_stays_in_the_network(mask: np.ndarray) -> None:
+    given = [opset13.parameter([1, 2, 4, 8], openvino.Type.f32) for _ in "qkv"]
+    mixed = opset13.scaled_dot_product_attention(*given, opset13.constant(mask))
+    model = openvino.Model([mixed], given)
+    assert biases_as_inputs(model) == []
+    assert len(model.inputs) == 3
 
 
 def test_fused_swin_is_swin() -> None:
