@@ -108,7 +108,8 @@ class OpenvinoNetwork:
 def biases_as_inputs(model: Any) -> list[np.ndarray]:
     """Make the biases of attention inputs of ``model``, after its own.
 
-    Returns their values: bfloat16, as int16 because numpy has no such type.
+    Returns their values, (heads, tokens, tokens) each: bfloat16, in int16 because numpy has no such
+    type. They are to be given in this order with each call.
 
     OpenVINO leaves constants of attention in float32 where all else is bfloat16. Each number of
     swin's is used once to a few times a crop, and reading them took a sixth of its time: half as
@@ -122,10 +123,10 @@ def biases_as_inputs(model: Any) -> list[np.ndarray]:
         if node.get_type_name() != "ScaledDotProductAttention" or node.get_input_size() < 4:
             continue
         bias = node.input_value(3).get_node()
-        # Not a mask of true and false, nor the nothing that stands in for a bias
-        if bias.get_type_name() != "Constant" or bias.get_element_type() != Type.f32:
+        if bias.get_type_name() != "Constant":
             continue
-        if bias.data.ndim < 2:
+        # Not a mask of true and false, nor the single 0 that stands for no bias
+        if bias.get_element_type() != Type.f32 or bias.data.ndim < 2:
             continue
         values = torch.from_numpy(bias.data.copy()).bfloat16()
         biases.append(values.view(torch.int16).numpy())
