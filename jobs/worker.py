@@ -9,6 +9,7 @@ import threading
 import time
 import traceback
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -136,23 +137,43 @@ def _extract(task: Task, setup: Setup) -> Result:
     # One at a time, the next clip's crops are cut while the networks are at work.
     beside = (lambda clip: cut([clip])) if at_once == 1 else None
     clips = clips_of(task, setup.decoder, ahead=at_once, prepare=beside)
+
+    def take(
+        network: Network, features: Callable[[], np.ndarray], rows: list[dict[str, np.ndarray]]
+    ) -> None:
+        name = network.spec.name
+        values = _checked(network, _timed(features, seconds, "networks"))
+        for row, its in zip(rows, values.reshape(len(rows), 10, -1), strict=True):
+            row[name] = its
+        report(setup.topic, {"clips": len(rows), "backbone": name, "of": len(networks)})
+
+    under_way: deque[tuple[Network, Callable[[], np.ndarray], list[dict[str, np.ndarray]]]]
+    under_way = deque()
     while items := _timed(lambda: list(islice(clips, at_once)), seconds, "decode"):
         batch = [(number, clip) for number, clip in items if not isinstance(clip, Exception)]
         if batch:
             given = batch[0][1] if beside else cut([clip for _, clip in batch])
-            features = _features(given, networks, setup, seconds)
-            for place, (number, _) in enumerate(batch):
-                found[number].append({name: values[place] for name, values in features.items()})
+            rows: list[dict[str, np.ndarray]] = [{} for _ in batch]
+            for row, (number, _) in zip(rows, batch, strict=True):
+                found[number].append(row)
+            for network in networks:
+                crops = _timed(partial(given.of, network.spec.preprocessing), seconds, "crops")
+                features = _timed(partial(network.start, crops), seconds, "networks")
+                under_way.append((network, features, rows))
+                if len(under_way) > 1:  # its last crops and the first of the next run together
+                    take(*under_way.popleft())
         for number, trouble in items:
             if isinstance(trouble, Exception):
                 damaged_at = trouble.frame if isinstance(trouble, DamagedVideo) else None
                 video, written = task.segments[number].video, len(found[number])
                 failures.append(Failure(video, written, damaged_at, str(trouble)))
+    for started in under_way:
+        take(*started)
     began = time.perf_counter()
-    for first, rows in _runs(task, found):
+    for first, run in _runs(task, found):
         for name in task.backbones:
             write_clips(
-                setup.store, name, first, np.stack([row[name] for row in rows]),
+                setup.store, name, first, np.stack([row[name] for row in run]),
                 fingerprint=setup.fingerprints[name],
             )  # fmt: skip
     seconds["writing"] += time.perf_counter() - began
@@ -189,24 +210,14 @@ def _cut(networks: Sequence[Network], device: str, clips: Sequence[Clip]) -> Cut
     return cut(frames, presets, _cutting)
 
 
-def _features(
-    cut: Cut, networks: Sequence[Network], setup: Setup, seconds: dict[str, float]
-) -> dict[str, np.ndarray]:
-    """Backbone -> (clips, 10, channels) float32."""
-    out: dict[str, np.ndarray] = {}
-    for network in networks:
-        crops = _timed(partial(cut.of, network.spec.preprocessing), seconds, "crops")
-        values = _timed(partial(network.features, crops), seconds, "networks")
-        if not np.isfinite(values).all():
-            raise FeatureStoreError(
-                f"{network.spec.name} gave features that are not finite in {setup_text(network)}; "
-                "use --precision float32"
-            )
-        out[network.spec.name] = values.reshape(cut.clips, 10, -1)
-        report(
-            setup.topic, {"clips": cut.clips, "backbone": network.spec.name, "of": len(networks)}
+def _checked(network: Network, values: np.ndarray) -> np.ndarray:
+    """``values``, unless one of them is not finite."""
+    if not np.isfinite(values).all():
+        raise FeatureStoreError(
+            f"{network.spec.name} gave features that are not finite in {setup_text(network)}; "
+            "use --precision float32"
         )
-    return out
+    return values
 
 
 def setup_text(network: Network) -> str:

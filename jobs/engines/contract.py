@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
@@ -48,14 +48,21 @@ class Network(Protocol):
     device: str
     versions: dict[str, str]
 
-    def features(self, crops: Crops) -> np.ndarray:
-        """``crops``, any number N of them -> (N, channels) float32.
+    def start(self, crops: Crops) -> Callable[[], np.ndarray]:
+        """Begin with ``crops``, any number N of them; what is returned waits for their features,
+        (N, channels) float32.
 
-        Normalising happens inside. The same crops give the same numbers, each time.
+        Returns while the last crops are still at work, so that others can follow them at once. In
+        between they must stay what they are. Normalising happens inside. The same crops give the
+        same numbers, each time.
 
         Raises:
             ValueError: crops of another shape or dtype.
         """
+        ...
+
+    def features(self, crops: Crops) -> np.ndarray:
+        """``start(crops)``, waited for."""
         ...
 
 

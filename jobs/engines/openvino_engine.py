@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import cache
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +17,9 @@ from jobs import processor
 from jobs.engines.contract import Choice, Crops, check_crops
 from jobs.specs import BackboneSpec
 from jobs.weights import Weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["OpenvinoNetwork", "has_bfloat16"]
 
@@ -72,37 +79,64 @@ class OpenvinoNetwork:
             model = core.read_model(kept)
             # Held: OpenVINO's tensors do not own what they were made of
             self._biases = biases_as_inputs(model) if choice.precision == "bfloat16" else []
-            self._calls = openvino.AsyncInferQueue(
-                core.compile_model(model, "CPU", settings), streams
-            )
+            compiled = core.compile_model(model, "CPU", settings)
         except RuntimeError as error:
             raise FeatureStoreError(
                 f"{kept.parent}: OpenVINO cannot compile the network kept there "
                 f"({str(error).strip().splitlines()[-1]}); delete the folder, or use --engine torch"
             ) from error
-        for call in self._calls:
+        self._streams = streams
+        self._calls = _calls(streams)
+        self._free: SimpleQueue[tuple[Any, np.ndarray]] = SimpleQueue()
+        for _ in range(streams):
+            request = compiled.create_infer_request()
             for number, bias in enumerate(self._biases, 1):
                 tensor = openvino.Tensor(bias, bias.shape, openvino.Type.bf16)
-                call.set_input_tensor(number, tensor)
+                request.set_input_tensor(number, tensor)
+            # Here, by one thread: two that touch a tensor's numbers for the first time in a process
+            # can wait for each other for ever (openvino 2026.4.1, in its binding to numpy)
+            self._free.put((request, request.get_input_tensor(0).data))
 
     def features(self, crops: Crops) -> np.ndarray:
-        """``crops``, N of (3, 16, h, w) uint8 -> (N, channels) float32.
+        """``start(crops)``, waited for."""
+        return self.start(crops)()
+
+    def start(self, crops: Crops) -> Callable[[], np.ndarray]:
+        """``crops``, N of (3, 16, h, w) uint8 -> (N, channels) float32, when waited for.
 
         Raises:
             ValueError: crops of another shape or dtype.
         """
         check_crops(self.spec, crops)
-        features = np.empty((len(crops), self.spec.channels), np.float32)
+        rows: list[Future[np.ndarray]] = []
+        for number, crop in enumerate(crops):
+            rows.append(self._calls.submit(self._run, crop))
+            if number >= self._streams:  # one more than are at work is ready, no further ones
+                wait([rows[number - self._streams]])
 
-        def keep(call: Any, crop: int) -> None:
-            features[crop] = call.get_output_tensor(0).data[0]
+        def features() -> np.ndarray:
+            found = [row.result() for row in rows]
+            return np.stack(found) if found else np.empty((0, self.spec.channels), np.float32)
 
-        self._calls.set_callback(keep)
-        for i, crop in enumerate(crops):
-            # Copied into the call's own
-            self._calls.start_async({0: crop.cpu().numpy()[None]}, i)
-        self._calls.wait_all()
         return features
+
+    def _run(self, crop: Tensor) -> np.ndarray:
+        request, given = self._free.get()  # there are as many as threads that run this
+        try:
+            given[0] = crop.cpu().numpy()
+            request.start_async()
+            request.wait()
+            features: np.ndarray = request.get_output_tensor(0).data[0].copy()
+            return features
+        finally:
+            self._free.put((request, given))
+
+
+@cache
+def _calls(streams: int) -> ThreadPoolExecutor:
+    """Where all networks of this process take their turns, crop after crop: one's last crops and
+    the next one's first run beside each other, and no core waits."""
+    return ThreadPoolExecutor(streams, thread_name_prefix="networks")
 
 
 def biases_as_inputs(model: Any) -> list[np.ndarray]:

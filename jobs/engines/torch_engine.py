@@ -6,6 +6,8 @@ autocast when the precision is not float32. On CPUs crops run one by one; on CUD
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -68,7 +70,12 @@ class TorchNetwork:
         self._std = torch.tensor(spec.preprocessing.std, device=choice.device).view(shape)
 
     def features(self, crops: Crops) -> np.ndarray:
-        """``crops``, N of (3, 16, h, w) uint8 on any device -> (N, channels) float32.
+        """``start(crops)``, waited for."""
+        return self.start(crops)()
+
+    def start(self, crops: Crops) -> Callable[[], np.ndarray]:
+        """``crops``, N of (3, 16, h, w) uint8 on any device -> (N, channels) float32, when waited
+        for. A CPU has them when this returns, a card is given all that it has to do.
 
         Raises:
             ValueError: crops of another shape or dtype.
@@ -91,8 +98,8 @@ class TorchNetwork:
                 continue
             start += self._at_once
         if not done:
-            return np.empty((0, self.spec.channels), np.float32)
-        return torch.cat(done).cpu().numpy()
+            return lambda: np.empty((0, self.spec.channels), np.float32)
+        return lambda: torch.cat(done).cpu().numpy()
 
     @torch.inference_mode()
     def _run(self, crops: Tensor) -> Tensor:
