@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from jobs.specs import BackboneSpec
 
 if TYPE_CHECKING:
     from jobs.crops import Cut
-    from jobs.engines import Network
+    from jobs.engines import Network, Pending
 
 __all__ = ["Failure", "Result", "Setup", "build_networks", "extract_clips"]
 
@@ -86,6 +86,9 @@ class Result:
 
 
 T = TypeVar("T")
+Row: TypeAlias = dict[str, np.ndarray]
+"""A clip's features by backbone, (10, channels) float32 each."""
+
 _lock = threading.Lock()
 _networks: dict[tuple[Any, ...], Network] = {}
 _cutting = ThreadPoolExecutor(1, thread_name_prefix="crops")
@@ -129,8 +132,8 @@ def _extract(task: Task, setup: Setup) -> Result:
     use(setup.storage)
     answered(setup.store)  # the driver
     networks = [_network(name, setup) for name in task.backbones]
-    seconds = dict.fromkeys(("decode", "crops", "networks", "writing"), 0.0)
-    found: list[list[dict[str, np.ndarray]]] = [[] for _ in task.segments]  # features, by clip
+    spent = Spent()
+    found: list[list[Row]] = [[] for _ in task.segments]
     failures: list[Failure] = []
     at_once = CLIPS_PER_BATCH.get(setup.device, 1)
     cut = partial(_cut, networks, setup.device)
@@ -138,56 +141,109 @@ def _extract(task: Task, setup: Setup) -> Result:
     beside = (lambda clip: cut([clip])) if at_once == 1 else None
     clips = clips_of(task, setup.decoder, ahead=at_once, prepare=beside)
 
-    def take(
-        network: Network, features: Callable[[], np.ndarray], rows: list[dict[str, np.ndarray]]
-    ) -> None:
-        name = network.spec.name
-        values = _checked(network, _timed(features, seconds, "networks"))
-        for row, its in zip(rows, values.reshape(len(rows), 10, -1), strict=True):
-            row[name] = its
-        report(setup.topic, {"clips": len(rows), "backbone": name, "of": len(networks)})
-
-    under_way: deque[tuple[Network, Callable[[], np.ndarray], list[dict[str, np.ndarray]]]]
-    under_way = deque()
-    while items := _timed(lambda: list(islice(clips, at_once)), seconds, "decode"):
+    computing = Computing(networks, setup.topic, spent)
+    while items := spent.on("decode", lambda: list(islice(clips, at_once))):
         batch = [(number, clip) for number, clip in items if not isinstance(clip, Exception)]
         if batch:
             given = batch[0][1] if beside else cut([clip for _, clip in batch])
-            rows: list[dict[str, np.ndarray]] = [{} for _ in batch]
-            for row, (number, _) in zip(rows, batch, strict=True):
+            for (number, _), row in zip(batch, computing.begin(given), strict=True):
                 found[number].append(row)
-            for network in networks:
-                crops = _timed(partial(given.of, network.spec.preprocessing), seconds, "crops")
-                features = _timed(partial(network.start, crops), seconds, "networks")
-                under_way.append((network, features, rows))
-                if len(under_way) > 1:  # its last crops and the first of the next run together
-                    take(*under_way.popleft())
         for number, trouble in items:
             if isinstance(trouble, Exception):
                 damaged_at = trouble.frame if isinstance(trouble, DamagedVideo) else None
                 video, written = task.segments[number].video, len(found[number])
                 failures.append(Failure(video, written, damaged_at, str(trouble)))
-    for started in under_way:
-        take(*started)
-    began = time.perf_counter()
+    computing.end()
     for first, run in _runs(task, found):
         for name in task.backbones:
-            write_clips(
-                setup.store, name, first, np.stack([row[name] for row in run]),
-                fingerprint=setup.fingerprints[name],
-            )  # fmt: skip
-    seconds["writing"] += time.perf_counter() - began
+            values = np.stack([row[name] for row in run])
+            made = {"fingerprint": setup.fingerprints[name]}
+            spent.on("writing", partial(write_clips, setup.store, name, first, values, **made))
     computed = sum(map(len, found))
-    return Result(tuple(failures), computed, seconds, _address(), len(_networks))
+    return Result(tuple(failures), computed, spent.seconds, _address(), len(_networks))
 
 
-def _runs(
-    task: Task, found: list[list[dict[str, np.ndarray]]]
-) -> Iterator[tuple[int, list[dict[str, np.ndarray]]]]:
+class Spent:
+    """Seconds of a task by what they went to; they add up to the time it took, bar trifles."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(("decode", "crops", "networks", "writing"), 0.0)
+        self._waits: list[tuple[str, float, float]] = []  # since networks_worked
+
+    def on(self, what: str, work: Callable[[], T]) -> T:
+        """Do ``work``, and count the time."""
+        began = time.perf_counter()
+        try:
+            return work()
+        finally:
+            ended = time.perf_counter()
+            self.seconds[what] += ended - began
+            self._waits.append((what, began, ended))
+
+    def networks_worked(self, began: float, ended: float) -> None:
+        """What was waited for meanwhile was not what held the task up: the networks were."""
+        for what, since, until in self._waits:
+            meanwhile = max(0.0, min(until, ended) - max(since, began))
+            self.seconds[what] -= meanwhile
+            self.seconds["networks"] += meanwhile
+        self._waits.clear()
+
+
+class Computing:
+    """Networks at work on one clip after the other: as one computes its last crops, the next one
+    has begun."""
+
+    def __init__(self, networks: Sequence[Network], topic: str, spent: Spent) -> None:
+        self._networks = networks
+        self._topic = topic
+        self._spent = spent
+        self._begun: deque[tuple[Network, Pending, list[Row], float]] = deque()
+
+    def begin(self, cut: Cut) -> list[Row]:
+        """A row for each clip of ``cut``, filled by the time of ``end``.
+
+        Raises:
+            FeatureStoreError: features that are not finite, be it of clips begun before.
+        """
+        rows: list[Row] = [{} for _ in range(cut.clips)]
+        for network in self._networks:
+            crops = self._spent.on("crops", partial(cut.of, network.spec.preprocessing))
+            pending = self._spent.on("networks", partial(network.start, crops))
+            self._begun.append((network, pending, rows, time.perf_counter()))
+            if len(self._begun) > 1:
+                self._take(*self._begun.popleft())
+        return rows
+
+    def end(self) -> None:
+        """Wait for what was begun; raises what ``begin`` does."""
+        while self._begun:
+            self._take(*self._begun.popleft())
+
+    def _take(self, network: Network, pending: Pending, rows: list[Row], began: float) -> None:
+        name = network.spec.name
+        values, ended = self._spent.on("networks", pending)
+        self._spent.networks_worked(began, ended)
+        check_finite(values, network)
+        for row, its in zip(rows, values.reshape(len(rows), 10, -1), strict=True):
+            row[name] = its
+        news = {"clips": len(rows), "backbone": name, "of": len(self._networks)}
+        report(self._topic, news)
+
+
+def check_finite(values: np.ndarray, network: Network) -> None:
+    """Raise FeatureStoreError unless all ``values`` of ``network`` are finite."""
+    if not np.isfinite(values).all():
+        raise FeatureStoreError(
+            f"{network.spec.name} gave features that are not finite in {setup_text(network)}; "
+            "use --precision float32"
+        )
+
+
+def _runs(task: Task, found: list[list[Row]]) -> Iterator[tuple[int, list[Row]]]:
     """First clip and features of what was computed, consecutive clips together: a chunk is written
     once, however many videos share it."""
     first: int = task.first
-    run: list[dict[str, np.ndarray]] = []
+    run: list[Row] = []
     for segment, rows in zip(task.segments, found, strict=True):
         if run and segment.first != first + len(run):
             yield first, run
@@ -210,27 +266,9 @@ def _cut(networks: Sequence[Network], device: str, clips: Sequence[Clip]) -> Cut
     return cut(frames, presets, _cutting)
 
 
-def _checked(network: Network, values: np.ndarray) -> np.ndarray:
-    """``values``, unless one of them is not finite."""
-    if not np.isfinite(values).all():
-        raise FeatureStoreError(
-            f"{network.spec.name} gave features that are not finite in {setup_text(network)}; "
-            "use --precision float32"
-        )
-    return values
-
-
 def setup_text(network: Network) -> str:
     """How a network runs here, for messages: ``openvino float32 on cpu``."""
     return f"{network.engine} {network.precision} on {network.device}"
-
-
-def _timed(work: Callable[[], T], seconds: dict[str, float], what: str) -> T:
-    began = time.perf_counter()
-    try:
-        return work()
-    finally:
-        seconds[what] += time.perf_counter() - began
 
 
 def _network(name: str, setup: Setup) -> Network:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from featurestore.errors import UsageError
 from jobs import processor
-from jobs.engines.contract import Choice, Network
+from jobs.engines.contract import Choice, Network, Pending
 from jobs.specs import BackboneSpec
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Choice",
     "Network",
+    "Pending",
     "choose",
     "has_bfloat16",
     "open_network",

@@ -12,10 +12,14 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-__all__ = ["Choice", "Crops", "Network", "check_crops"]
+__all__ = ["Choice", "Crops", "Network", "Pending", "check_crops"]
 
 Crops: TypeAlias = "Tensor | Sequence[Tensor]"
 """(N, 3, 16, h, w) uint8, or N of (3, 16, h, w), views of larger frames perhaps."""
+
+Pending: TypeAlias = "Callable[[], tuple[np.ndarray, float]]"
+"""Waits for features, (N, channels) float32, and tells when they were there: of
+``time.perf_counter()``."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +52,11 @@ class Network(Protocol):
     device: str
     versions: dict[str, str]
 
-    def start(self, crops: Crops) -> Callable[[], np.ndarray]:
-        """Begin with ``crops``, any number N of them; what is returned waits for their features,
-        (N, channels) float32.
+    def start(self, crops: Crops) -> Pending:
+        """Begin with ``crops``, any number N of them, which must stay what they are until then.
 
-        Returns while the last crops are still at work, so that others can follow them at once. In
-        between they must stay what they are. Normalising happens inside. The same crops give the
-        same numbers, each time.
+        Returns while the last ones are still at work, so that others can follow at once.
+        Normalising happens inside. The same crops give the same numbers, each time.
 
         Raises:
             ValueError: crops of another shape or dtype.
@@ -62,7 +64,7 @@ class Network(Protocol):
         ...
 
     def features(self, crops: Crops) -> np.ndarray:
-        """``start(crops)``, waited for."""
+        """The features of ``crops``, (N, channels) float32."""
         ...
 
 

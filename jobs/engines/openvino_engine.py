@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import time
 import warnings
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 
 from featurestore.errors import FeatureStoreError
 from jobs import processor
-from jobs.engines.contract import Choice, Crops, check_crops
+from jobs.engines.contract import Choice, Crops, Pending, check_crops
 from jobs.specs import BackboneSpec
 from jobs.weights import Weights
 
@@ -98,36 +98,38 @@ class OpenvinoNetwork:
             self._free.put((request, request.get_input_tensor(0).data))
 
     def features(self, crops: Crops) -> np.ndarray:
-        """``start(crops)``, waited for."""
-        return self.start(crops)()
+        """The features of ``crops``, (N, channels) float32; raises what ``start`` does."""
+        return self.start(crops)()[0]
 
-    def start(self, crops: Crops) -> Callable[[], np.ndarray]:
+    def start(self, crops: Crops) -> Pending:
         """``crops``, N of (3, 16, h, w) uint8 -> (N, channels) float32, when waited for.
 
         Raises:
             ValueError: crops of another shape or dtype.
         """
         check_crops(self.spec, crops)
-        rows: list[Future[np.ndarray]] = []
+        there = time.perf_counter()
+        rows: list[Future[tuple[np.ndarray, float]]] = []
         for number, crop in enumerate(crops):
             rows.append(self._calls.submit(self._run, crop))
-            if number >= self._streams:  # one more than are at work is ready, no further ones
+            if number >= self._streams:  # one is ready for whoever has done with his, no more
                 wait([rows[number - self._streams]])
 
-        def features() -> np.ndarray:
-            found = [row.result() for row in rows]
-            return np.stack(found) if found else np.empty((0, self.spec.channels), np.float32)
+        def features() -> tuple[np.ndarray, float]:
+            if not rows:
+                return np.empty((0, self.spec.channels), np.float32), there
+            found, times = zip(*(row.result() for row in rows), strict=True)
+            return np.stack(found), max(times)
 
         return features
 
-    def _run(self, crop: Tensor) -> np.ndarray:
+    def _run(self, crop: Tensor) -> tuple[np.ndarray, float]:
         request, given = self._free.get()  # there are as many as threads that run this
         try:
             given[0] = crop.cpu().numpy()
             request.start_async()
             request.wait()
-            features: np.ndarray = request.get_output_tensor(0).data[0].copy()
-            return features
+            return request.get_output_tensor(0).data[0].copy(), time.perf_counter()
         finally:
             self._free.put((request, given))
 

@@ -6,7 +6,7 @@ autocast when the precision is not float32. On CPUs crops run one by one; on CUD
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from featurestore.errors import FeatureStoreError
 from jobs import processor
 from jobs.backbones import load
 from jobs.engines.attention import fuse_attention
-from jobs.engines.contract import Choice, Crops, check_crops
+from jobs.engines.contract import Choice, Crops, Pending, check_crops
 from jobs.specs import BackboneSpec
 from jobs.weights import Weights
 
@@ -70,12 +70,12 @@ class TorchNetwork:
         self._std = torch.tensor(spec.preprocessing.std, device=choice.device).view(shape)
 
     def features(self, crops: Crops) -> np.ndarray:
-        """``start(crops)``, waited for."""
-        return self.start(crops)()
+        """The features of ``crops``, (N, channels) float32; raises what ``start`` does."""
+        return self.start(crops)()[0]
 
-    def start(self, crops: Crops) -> Callable[[], np.ndarray]:
+    def start(self, crops: Crops) -> Pending:
         """``crops``, N of (3, 16, h, w) uint8 on any device -> (N, channels) float32, when waited
-        for. A CPU has them when this returns, a card is given all that it has to do.
+        for. A CPU has them when this returns; a card then has all that it is to do.
 
         Raises:
             ValueError: crops of another shape or dtype.
@@ -97,9 +97,15 @@ class TorchNetwork:
                 self._at_once = (self._at_once + 1) // 2
                 continue
             start += self._at_once
-        if not done:
-            return lambda: np.empty((0, self.spec.channels), np.float32)
-        return lambda: torch.cat(done).cpu().numpy()
+        there = time.perf_counter()
+
+        def wait() -> tuple[np.ndarray, float]:
+            if not done:
+                return np.empty((0, self.spec.channels), np.float32), there
+            features = torch.cat(done).cpu().numpy()
+            return features, there if self.device == "cpu" else time.perf_counter()
+
+        return wait
 
     @torch.inference_mode()
     def _run(self, crops: Tensor) -> Tensor:

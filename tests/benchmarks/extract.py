@@ -7,8 +7,8 @@
    crops of 16 frames, for each network. (seconds, median)
 2. overhead: a worker's clips/s from the video to the store over clips/s of the bare networks on
    crops that lie in memory, for small and for large frames (H.264), in turn, in one process, by
-   tasks of as many clips as extraction would make, at most 8. To reach: 0.95 for all together, 0.9
-   for s3d, the fastest of the five.
+   tasks of as many clips as extraction would make, in blocks of 32. To reach: 0.95 for all
+   together, 0.9 for s3d, the fastest of the five. (Drawing 32 clips of 1280x720 takes a minute.)
 3. nine: the time of one run for all nine arrays over the sum of nine runs for one array each,
    whole commands with kept conversions. To reach: 0.4 at most.
 
@@ -102,8 +102,7 @@ def overhead(folder: Path, rounds: int, backbones: str, clips: int | None, size:
     names = list(BACKBONES) if backbones == "all" else [backbones]
     if clips is None:
         cost = sum(clip_cost({name: spec_of(name) for name in names}).values())
-        # At most 8: drawing videos takes long
-        clips = min(8, task_clips(cost, expected(chosen(), machine_rate(chosen())), BLOCK))
+        clips = task_clips(cost, expected(chosen(), machine_rate(chosen())), BLOCK)
     torch.set_num_threads(1)  # as Dask has it in its workers
     width, height = map(int, size.split("x"))
     frames = CLIP_FRAMES * clips

@@ -1,9 +1,12 @@
 """What a worker does once for several networks, and what it does while they compute."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ import torch
 
 from featurestore.clips import clip_starts
 from jobs import crops, reading, worker
+from jobs.engines import Pending
 from jobs.plan import Segment, Task
 from jobs.reading import clips_of
 from jobs.specs import SPECS, BackboneSpec, Geometry
@@ -20,16 +24,23 @@ from tests.jobs.video.samples import H264_B
 
 
 class Counting:
-    """A network that computes nothing."""
+    """A network that computes nothing, and notes in ``told`` what it is asked."""
 
     engine, precision, device = "none", "float32", "cpu"
 
-    def __init__(self, spec: BackboneSpec) -> None:
+    def __init__(self, spec: BackboneSpec, told: list[str]) -> None:
         self.spec, self.versions = spec, dict[str, str]()
+        self.told = told
 
-    def features(self, given: list[torch.Tensor]) -> np.ndarray:
+    def start(self, given: list[torch.Tensor]) -> Pending:
         assert given[0].shape[-1] == self.spec.preprocessing.crop
-        return np.zeros((len(given), self.spec.channels), np.float32)
+        self.told.append(f"{self.spec.name} begins")
+
+        def wait() -> tuple[np.ndarray, float]:
+            self.told.append(f"{self.spec.name} ends")
+            return np.zeros((len(given), self.spec.channels), np.float32), time.perf_counter()
+
+        return wait
 
 
 def test_frames_are_resized_once_for_networks_of_one_geometry(
@@ -43,19 +54,52 @@ def test_frames_are_resized_once_for_networks_of_one_geometry(
         return resize(frames, geometry)
 
     monkeypatch.setattr(crops, "resize", counted)
-    setup = worker.Setup("", SPECS, "random", {}, {}, "none", "float32", "cpu", "pyav", 1)
     clip = [np.zeros((60, 80, 3), np.uint8)] * 16
-    networks = [Counting(spec) for spec in SPECS.values()]
-    cut = worker._cut(networks, "cpu", [clip, clip])  # type: ignore[arg-type]
-    found = worker._features(cut, networks, setup, {"crops": 0.0, "networks": 0.0})  # type: ignore[arg-type]
-    assert {name: values.shape for name, values in found.items()} == {
-        name: (2, 10, spec.channels) for name, spec in SPECS.items()
-    }
+    networks: list[Any] = [Counting(spec, []) for spec in SPECS.values()]
+    computing = worker.Computing(networks, "", worker.Spent())
+    rows = computing.begin(worker._cut(networks, "cpu", [clip, clip]))
+    computing.end()
+    for row in rows:
+        assert {name: values.shape for name, values in row.items()} == {
+            name: (10, spec.channels) for name, spec in SPECS.items()
+        }
+    assert len(rows) == 2
     # swin and i3d share one, r3d and r2plus1d another: three for each of the two clips
     assert len(asked) == 6
     assert len(set(asked)) == 3
     other = replace(SPECS["swin"].preprocessing, antialias=True).geometry
     assert other != SPECS["swin"].preprocessing.geometry
+
+
+def test_a_network_begins_before_the_one_before_it_has_ended() -> None:
+    """Also from clip to clip; never more than two, or crops would pile up."""
+    told: list[str] = []
+    networks: list[Any] = [Counting(SPECS[name], told) for name in ("r3d", "s3d")]
+    computing = worker.Computing(networks, "", worker.Spent())
+    clip = [np.zeros((60, 80, 3), np.uint8)] * 16
+    rows = [computing.begin(worker._cut(networks, "cpu", [clip])) for _ in range(2)]
+    computing.end()
+    assert [line for line in told if "begins" in line] == ["r3d begins", "s3d begins"] * 2
+    assert [line for line in told if "ends" in line] == ["r3d ends", "s3d ends"] * 2
+    assert told[:3] == ["r3d begins", "s3d begins", "r3d ends"]
+    assert told[3:5] == ["r3d begins", "s3d ends"]
+    assert all(set(row) == {"r3d", "s3d"} for (row,) in rows)
+
+
+def test_waiting_while_the_networks_work_is_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clip waited for from 0 to 10 s, the next from 12 to 20, the networks at work until 15."""
+    times = iter([0.0, 10.0, 10.0, 12.0, 12.0, 20.0, 20.0, 21.0, 21.0, 23.0])
+    monkeypatch.setattr(worker, "time", SimpleNamespace(perf_counter=lambda: next(times)))
+    spent = worker.Spent()
+    spent.on("decode", list)
+    spent.on("networks", list)
+    spent.on("decode", list)
+    spent.on("networks", list)
+    spent.networks_worked(12.0, 15.0)
+    assert spent.seconds == {"decode": 15.0, "crops": 0.0, "networks": 6.0, "writing": 0.0}
+    spent.networks_worked(12.0, 20.0)  # told of once
+    spent.on("writing", list)
+    assert spent.seconds == {"decode": 15.0, "crops": 0.0, "networks": 6.0, "writing": 2.0}
 
 
 def test_the_first_network_need_not_wait_for_the_crops_of_the_others(
