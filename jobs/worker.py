@@ -140,7 +140,6 @@ def _extract(task: Task, setup: Setup) -> Result:
     # One at a time, the next clip's crops are cut while the networks are at work.
     beside = (lambda clip: cut([clip])) if at_once == 1 else None
     clips = clips_of(task, setup.decoder, ahead=at_once, prepare=beside)
-
     computing = Computing(networks, setup.topic, spent)
     while items := spent.on("decode", lambda: list(islice(clips, at_once))):
         batch = [(number, clip) for number, clip in items if not isinstance(clip, Exception)]
@@ -157,8 +156,11 @@ def _extract(task: Task, setup: Setup) -> Result:
     for first, run in _runs(task, found):
         for name in task.backbones:
             values = np.stack([row[name] for row in run])
-            made = {"fingerprint": setup.fingerprints[name]}
-            spent.on("writing", partial(write_clips, setup.store, name, first, values, **made))
+            write = partial(
+                write_clips, setup.store, name, first, values,
+                fingerprint=setup.fingerprints[name],
+            )  # fmt: skip
+            spent.on("writing", write)
     computed = sum(map(len, found))
     return Result(tuple(failures), computed, spent.seconds, _address(), len(_networks))
 
