@@ -2,6 +2,7 @@
 
 import io
 import time
+from itertools import chain, repeat
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from distributed import KilledWorker
 
 from featurestore.errors import UsageError
-from jobs import engines, estimate, making, processor
+from jobs import engines, estimate, making, matrix, processor
 from jobs.engines import Choice
 from jobs.estimate import expected
 from jobs.matrix import matrix_rate, torch_rate
@@ -23,6 +24,17 @@ def test_the_matrix_rate_is_one_and_takes_a_moment() -> None:
     rate = matrix_rate(threads=1)
     assert time.process_time() - began < 2
     assert 1 < rate < 10_000  # GFLOP/s of one core: an old one, and one that nobody has built yet
+
+
+def test_a_product_that_is_held_up_once_does_not_make_the_machine_slow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Small matrices, at which it would stay, have a lower rate."""
+    rows: list[int] = []
+    times = chain([1.0], repeat(0.001))
+    monkeypatch.setattr(matrix, "_seconds", lambda product: next(times))
+    matrix._best(lambda size: lambda: rows.append(size))
+    assert rows == [1024, 2048, 4096, 8192]
 
 
 def test_the_matrix_rate_leaves_torchs_threads_alone() -> None:
