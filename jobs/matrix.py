@@ -17,7 +17,7 @@ __all__ = ["matrix_rate", "numpy_rate", "torch_rate"]
 SECONDS = 0.25  # for each way to multiply
 LEAST, MOST = 1024, 8192  # rows of the matrices; of float32 numbers 8192 take 0.8 GB
 SHORT = 0.02  # seconds: quicker products are made larger, or starting the threads is measured
-TRIES = 3  # to find out: one that is held up would leave them small, at 0.6 of the rate
+TRIES = 3  # the quickest decides: one alone, held up, would leave them small, at 0.6 of the rate
 
 
 def matrix_rate(

@@ -183,7 +183,8 @@ class Spent:
             self._waits.append((what, began, ended))
 
     def networks_worked(self, began: float, ended: float) -> None:
-        """What was waited for meanwhile was not what held the task up: the networks were."""
+        """Networks were at work between these moments: what was waited for meanwhile counts as
+        theirs, since it did not hold the task up."""
         for what, since, until in self._waits:
             meanwhile = max(0.0, min(until, ended) - max(since, began))
             self.seconds[what] -= meanwhile
@@ -202,7 +203,7 @@ class Computing:
         self._begun: deque[tuple[Network, Pending, list[Row], float]] = deque()
 
     def begin(self, cut: Cut) -> list[Row]:
-        """A row for each clip of ``cut``, filled by the time of ``end``.
+        """A row for each clip of ``cut``, empty at first; all are filled when ``end`` returns.
 
         Raises:
             FeatureStoreError: features that are not finite, be it of clips begun before.

@@ -18,8 +18,8 @@ Crops: TypeAlias = "Tensor | Sequence[Tensor]"
 """(N, 3, 16, h, w) uint8, or N of (3, 16, h, w), views of larger frames perhaps."""
 
 Pending: TypeAlias = "Callable[[], tuple[np.ndarray, float]]"
-"""Waits for features, (N, channels) float32, and tells when they were there: of
-``time.perf_counter()``."""
+"""Waits for features, (N, channels) float32; returns them and the moment when the last were there,
+in seconds of ``time.perf_counter``."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,10 @@ class Network(Protocol):
     versions: dict[str, str]
 
     def start(self, crops: Crops) -> Pending:
-        """Begin with ``crops``, any number N of them, which must stay what they are until then.
+        """Begin with ``crops``, any number N of them; call what is returned for their features.
 
-        Returns while the last ones are still at work, so that others can follow at once.
+        Returns while the last crops may still be at work, so that others can follow at once. Until
+        their features are there, nobody may change the crops.
         Normalising happens inside. The same crops give the same numbers, each time.
 
         Raises:
@@ -64,7 +65,7 @@ class Network(Protocol):
         ...
 
     def features(self, crops: Crops) -> np.ndarray:
-        """The features of ``crops``, (N, channels) float32."""
+        """The features of ``crops``, (N, channels) float32; raises what ``start`` does."""
         ...
 
 

@@ -112,7 +112,8 @@ class OpenvinoNetwork:
         rows: list[Future[tuple[np.ndarray, float]]] = []
         for number, crop in enumerate(crops):
             rows.append(self._calls.submit(self._run, crop))
-            if number >= self._streams:  # one is ready for whoever has done with his, no more
+            # One crop is ready for the stream that ends first; with more, clips would pile up
+            if number >= self._streams:
                 wait([rows[number - self._streams]])
 
         def features() -> tuple[np.ndarray, float]:
