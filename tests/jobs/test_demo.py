@@ -107,7 +107,7 @@ def test_what_it_says(
 def test_the_whole_demo(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "jobs.demo"]
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    for expected in ("8 of 8 clips", "nothing to do"):
+    for expected in ("8 of 8 clips", "nothing to compute"):
         done = subprocess.run(
             command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True
         )
